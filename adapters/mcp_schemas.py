@@ -166,6 +166,16 @@ class ReadSource(PassageLocation):
     superseded_by: str | None
 
 
+class AnswerSpan(BaseModel):
+    """Characters `start` to `end` of a document, where the answer stands verbatim as `text`."""
+
+    document_id: str
+    uri: str
+    start: int
+    end: int
+    text: str
+
+
 class SearchResult(RecalledData):
     """Passages, the best first."""
 
@@ -176,13 +186,15 @@ class AskResult(RecalledData):
     """An answer; whether the memory holds one (`known`), the confidence (0 to 1), and the sources.
 
     The first source is the passage that the answer is from; the passage with `rank` 1 matches the
-    question best.
+    question best. `spans` are the places where the answer stands verbatim, in the order of the
+    sources.
     """
 
     answer: str
     known: bool
     confidence: float
     sources: list[ReadSource]
+    spans: list[AnswerSpan]
 
 
 class UndoResult(BaseModel):

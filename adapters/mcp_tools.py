@@ -14,6 +14,7 @@ import cmt_sdk
 from cmt_adapters.mcp_schemas import (
     EXCERPT_CHARS,
     URI,
+    AnswerSpan,
     AskResult,
     Cursor,
     DocumentEntry,
@@ -104,6 +105,7 @@ class Tools:
             known=not answer.abstained,
             confidence=round(answer.confidence, 3),
             sources=[_read_source(s) for s in answer.sources],
+            spans=[_answer_span(s) for s in answer.spans],
         )
 
     def list_documents(
@@ -280,6 +282,16 @@ def _read_source(source: cmt_sdk.Source) -> ReadSource:
         for name in ("rank", "holds_answer", "quote", "date", "superseded_by")
     }
     return ReadSource(**location, **same)
+
+
+def _answer_span(span: cmt_sdk.Citation) -> AnswerSpan:
+    return AnswerSpan(
+        document_id=span.document_id,
+        uri=uri_of(span.document_id),
+        start=span.start,
+        end=span.end,
+        text=span.text,
+    )
 
 
 def _search_hit(match: cmt_sdk.Match) -> SearchHit:

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         SEARCH_MODES,
         Answer,
         CheckResult,
+        Citation,
         Document,
         Filter,
         Intent,
@@ -127,7 +128,7 @@ _DEFERRED: Mapping[str, str] = {
     "cmt_sdk.text.characters": "clean_text",
     "cmt_sdk.text.provenance": "place_of",
     "cmt_sdk.types": (
-        "Answer CheckResult Document Filter Intent Match Page Passage Progress READERS "
+        "Answer CheckResult Citation Document Filter Intent Match Page Passage Progress READERS "
         "ReaderKind Receipt SEARCH_MODES SearchMode Source Stats Turn Where"
     ),
     "cmt_sdk.types.scopes": "check_scope is_scope",
@@ -153,6 +154,7 @@ __all__ = [
     "CatalogueEntry",
     "Chat",
     "CheckResult",
+    "Citation",
     "Document",
     "DocumentNotFound",
     "Embedder",

@@ -232,6 +232,16 @@ class Matches(BaseModel):
     matches: list[MatchValue]
 
 
+class CitationValue(ResponseValue):
+    """A place where the answer stands verbatim: characters `start` to `end` of a document."""
+
+    document_id: str
+    source: str | None
+    start: int
+    end: int
+    text: str
+
+
 class AnswerValue(ResponseValue):
     """An answer, its sources and its costs."""
 
@@ -247,6 +257,9 @@ class AnswerValue(ResponseValue):
     answer_tokens: int
     milliseconds: dict[str, float]
     truncated: bool = Field(description="True if the answer ended at `max_tokens`.")
+    spans: list[CitationValue] = Field(
+        description="Where the answer stands verbatim, in the order of the sources."
+    )
 
 
 class PieceValue(BaseModel):

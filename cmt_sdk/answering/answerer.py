@@ -76,10 +76,16 @@ class Answerer:
     """Reads passages with the readers that a question names.
 
     Every call adds the milliseconds of its stages to `times`.
+
+    Args:
+        retriever: Finds passages; its engine reads.
+        copies: Whether an answer from compressed passages is copied from their texts, which are
+            looked up for output only.
     """
 
-    def __init__(self, retriever: Retriever) -> None:
+    def __init__(self, retriever: Retriever, *, copies: bool = False) -> None:
         self._retriever = retriever
+        self._copies = copies
         self._renewer = Renewer(retriever)
 
     def read_newest(
@@ -262,7 +268,8 @@ class Answerer:
             memories = timed(
                 times, "load", lambda: passage_encoder.compressed(passages, ask.loaded)
             )
-            prompt = replace(prompt, memories=memories)
+            texts = [legible(p.content) for p in passages] if self._copies else ()
+            prompt = replace(prompt, memories=memories, copied=texts)
         elif kind == "text":
             prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         yield from self.pieces(prompt, ask.max_tokens)

@@ -63,6 +63,7 @@ def _from_conversation(known: Answer, ask: Ask, passages: Sequence[str], read: R
         known,
         text=text,
         sources=[],
+        spans=[],
         abstained=False,
         confidence=confidence,
         prompt_tokens=tokens,

@@ -37,7 +37,7 @@ class MemoryModel(Asking):
     ) -> None:
         self._retriever = retriever
         self._settings = settings
-        self._answerer = Answerer(retriever)
+        self._answerer = Answerer(retriever, copies=settings.copies)
         self._writer = None if generator is None else Writer(generator)
 
     @property
@@ -243,9 +243,11 @@ class MemoryModel(Asking):
         usage, kind, stages = answer.usage, answer.kind, dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
+        text = answer.text.strip()
+        sources, spans = sources_of(text, answer.matches, answer.found, older)
         return Answer(
-            text=answer.text.strip(),
-            sources=sources_of(answer.matches, answer.found, older),
+            text=text,
+            sources=sources,
             reader=kind,
             abstained=kind != "none" and abstains(answer.text),
             confidence=answer.confidence,
@@ -253,4 +255,5 @@ class MemoryModel(Asking):
             memory_tokens=sum(m.passage.tokens for m in answer.matches) if kind == "memory" else 0,
             answer_tokens=usage.answer_tokens,
             milliseconds=stages,
+            spans=spans,
         )

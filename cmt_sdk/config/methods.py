@@ -52,6 +52,7 @@ class MethodInfo:
         lender: The method whose adapters it uses where none were trained for it, and whose parts
             that find passages.
         has_graph: Whether the package `cpu` reads its passages too, for runtime="onnx".
+        copies: Whether answers are copied from the texts where the settings do not say.
     """
 
     implementation: str
@@ -65,6 +66,7 @@ class MethodInfo:
     needs_training: bool = False
     lender: str = DEFAULT_METHOD
     has_graph: bool = False
+    copies: bool = False
 
     def load(self) -> Any:
         """Import the class; `create` makes the method for a model."""
@@ -121,6 +123,7 @@ _methods = {
         uses=GATHERS,
         compressions=TRAINED,
         needs_training=True,
+        copies=True,
     ),
     "soft:cmt": MethodInfo(
         "cmt_sdk.neural.methods.aggregation:AggregatedMethod",
@@ -129,6 +132,7 @@ _methods = {
         compressions=TRAINED,
         max_rerank=0,
         needs_training=True,
+        copies=True,
     ),
 }
 

@@ -33,6 +33,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "aggregation": ("concat", "cmt"),
     "scores": ("auto", "repeat"),
     "codec": ("4bit", "auto"),
+    "copy": ("auto", "on", "off"),
 }
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "compression": (1, 100),
@@ -62,6 +63,7 @@ class SettingsFields(TypedDict, total=False):
     aggregation: str
     fidelity: bool
     rerank: int | None
+    copy: str
     passage_tokens: int
     memory_budget: int
     exact_limit: int
@@ -115,6 +117,9 @@ class Settings:
             the memory of each, expects the question. 0: none. None: ten for "kv", none for "soft":
             reading ten of those takes seconds, and the answers are no better for it
             (examples/benchmarks/runs.md).
+        copy: Copies an answer from compressed passages word for word from their texts: "on", "off"
+            for what the model writes freely, "auto": on for "soft", off for "kv". The texts are
+            looked up for output only: no token of them goes through the model.
         passage_tokens: The longest passage, in tokens.
         memory_budget: Bytes of compressed memory kept on disk; colder passages are encoded again
             when needed. 0: no limit.
@@ -144,6 +149,7 @@ class Settings:
     aggregation: str = "concat"
     fidelity: bool = False
     rerank: int | None = None
+    copy: str = "auto"
     passage_tokens: int = 256
     memory_budget: int = 0
     exact_limit: int = 20_000
@@ -219,6 +225,11 @@ class Settings:
     def method(self) -> MethodInfo:
         """The compression method that `compressor` and `aggregation` name."""
         return find_method(self.compressor, self.aggregation)
+
+    @property
+    def copies(self) -> bool:
+        """Whether answers are copied from the passages: `copy`, or the default of the method."""
+        return self.method.copies if self.copy == "auto" else self.copy == "on"
 
     @property
     def rerank_depth(self) -> int:

@@ -53,7 +53,7 @@ class CPUReader:
             to_ids = self.prompts.talk_ids if prompt.talk else self.prompts.bare_ids
             ids = to_ids(prompt.question, prompt.history)
             opened = self._opened(ids, self.layout.empty(), "bare")
-        yield from decode(self.prompts, opened, max_tokens, began)
+        yield from decode(self.prompts, opened, max_tokens, began, prompt.copied)
 
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]

@@ -57,6 +57,14 @@ class FileTokenizer:
         ids = tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return {"input_ids": ids}
 
+    def get_vocab(self) -> dict[str, int]:
+        """The ids of all tokens by their names."""
+        return self._plain.get_vocab()
+
+    def convert_ids_to_tokens(self, token: int) -> str | None:
+        """The name of a token in the vocabulary; None where it has none."""
+        return self._plain.id_to_token(token)
+
     def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
         return self._plain.decode(ids, skip_special_tokens=skip_special_tokens)

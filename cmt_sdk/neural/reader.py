@@ -77,7 +77,8 @@ class TorchReader:
         else:
             to_ids = self.lm.talk_ids if prompt.talk else self.lm.bare_ids
             reading = Reading("bare", to_ids(prompt.question, prompt.history), 0, DynamicCache())
-        yield from decode(self.lm, self.open_prompt(reading), max_tokens, began)
+        opened = self.open_prompt(reading)
+        yield from decode(self.lm, opened, max_tokens, began, prompt.copied)
 
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cmt_sdk.reading.copying import Copying
 from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.text.prompt_tokens import Prompts
 from cmt_sdk.types import Piece, Usage
@@ -37,7 +38,9 @@ class OpenPrompt:
     load_ms: float = 0.0
 
 
-def decode(prompts: Prompts, prompt: OpenPrompt, max_tokens: int, began: float) -> Iterator[Piece]:
+def decode(
+    prompts: Prompts, prompt: OpenPrompt, max_tokens: int, began: float, copied: Sequence[str] = ()
+) -> Iterator[Piece]:
     """Read the question and write the answer, greedily.
 
     Args:
@@ -45,17 +48,19 @@ def decode(prompts: Prompts, prompt: OpenPrompt, max_tokens: int, began: float) 
         prompt: The prompt before its question.
         max_tokens: The most tokens of the answer.
         began: The time.perf_counter() at which reading the prompt began.
+        copied: Texts that the answer is copied from; none for a free answer.
 
     Yields:
         The answer in pieces; the last piece carries the usage.
     """
     text = DecodedText(prompts.tokenizer)
     confidence = Confidence(prompts.ids(UNKNOWN)[0])
+    path = Copying(prompts, copied) if copied else None
     ids = prompt.ids
     first = decoded = time.perf_counter()
     for step in range(max_tokens):
         logits = prompt.read(ids)
-        token = int(logits.argmax())
+        token = int(logits.argmax()) if path is None else path.next(logits)
         confidence.add(logits, token)
         decoded = time.perf_counter()
         if step == 0:

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.text.prompt_messages import SLOT, messages, passage_text, talk
 from cmt_sdk.text.template_sandbox import render_template
+from cmt_sdk.text.token_bytes import SPACE, token_bytes
 from cmt_sdk.types import Turn
 
 # Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made behind a
@@ -183,6 +184,43 @@ class Prompts:
         tokenized = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         ids: list[int] = tokenized["input_ids"]
         return ids
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token writes, a space before its word included; none for special tokens.
+
+        Args:
+            token: Its id.
+        """
+        if token not in self._pieces:
+            name = None if token in self._added else self._name(token)
+            self._pieces[token] = token_bytes(name, by_bytes=self._by_bytes) if name else b""
+        return self._pieces[token]
+
+    @cached_property
+    def tokens_by_piece(self) -> dict[bytes, list[int]]:
+        """The tokens that write each piece."""
+        found: dict[bytes, list[int]] = {}
+        for token in self.tokenizer.get_vocab().values():
+            if piece := self.piece(token):
+                found.setdefault(piece, []).append(token)
+        return found
+
+    @cached_property
+    def _pieces(self) -> dict[int, bytes]:
+        return {}
+
+    @cached_property
+    def _added(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.added_tokens_decoder)
+
+    def _name(self, token: int) -> str | None:
+        name: str | None = self.tokenizer.convert_ids_to_tokens(token)
+        return name
+
+    @cached_property
+    def _by_bytes(self) -> bool:
+        """Whether each character of a token's name stands for a byte."""
+        return (self._name(self.ids(" a")[0]) or "").startswith(SPACE)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -29,6 +29,9 @@ HALVING = 10.0  # nats
 NOWHERE, ECHO = 0.5, 0.5
 UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR"}
 APART = ("<super>", "<sub>", "<fraction>")  # 2019³ is no 20193
+# Letters of an answer that may stand in another case: "No" is not cited where a text says "no".
+LEAST_ALIKE = 4
+EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 WORD = re.compile(r"\d{1,3}(?:[,.'’]\d{3})+(?![\d])|\d+|[^\W\d_]+")
 
 
@@ -129,6 +132,31 @@ def place_of(words: str, text: str) -> tuple[int, int] | None:
     return (read[first].start, read[last].end) if share else None
 
 
+def verbatim(answer: str, text: str, near: int) -> tuple[int, int] | None:
+    """The place of a text where an answer stands as whole words: as it is; else without regard to
+    case, line breaks and the signs at its edges. Of several the one nearest to the character
+    `near`; None without one.
+    """
+    bare = EDGES.sub("", answer)
+    exact = re.escape(answer.strip())
+    alike = r"\s+".join(map(re.escape, bare.split()))
+    for pattern, flags in ((exact, 0), (alike, re.IGNORECASE)):
+        if not pattern or (flags and len(bare) < LEAST_ALIKE):
+            continue
+        spans = [found.span() for found in re.finditer(pattern, text, flags)]
+        whole = [span for span in spans if not any(_is_within(text, at) for at in span)]
+        if whole:
+            return min(whole, key=lambda span: abs(span[0] - near))
+    return None
+
+
+def _is_within(text: str, at: int) -> bool:
+    """Whether a word goes on over this character's beginning."""
+    if not 0 < at < len(text) or not (text[at - 1].isalnum() and text[at].isalnum()):
+        return False
+    return not (is_unspaced(text[at - 1]) or is_unspaced(text[at]))
+
+
 def first_of(found: Sequence[Trace]) -> int | None:
     """The number of the passage that the answer is from; None where no passage holds it.
 
@@ -147,7 +175,7 @@ def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The words within a run of letters: its unspaced characters one by one, what is between them
     whole.
     """
-    for unspaced, run in groupby(range(start, end), lambda at: _is_unspaced(text[at])):
+    for unspaced, run in groupby(range(start, end), lambda at: is_unspaced(text[at])):
         places = list(run)
         yield from ((at, at + 1) for at in places) if unspaced else [(places[0], places[-1] + 1)]
 
@@ -279,5 +307,6 @@ def _fold(char: str) -> str:
 
 
 @lru_cache(maxsize=1 << 9)
-def _is_unspaced(char: str) -> bool:
+def is_unspaced(char: str) -> bool:
+    """Whether a character is a word of its own, in a script that writes none between words."""
     return unicodedata.name(char, "").partition(" ")[0] in UNSPACED

@@ -89,7 +89,8 @@ class Source:
         rank: Its place among the passages that fit the question, from 1.
         holds_answer: True if the words of the answer stand in it.
         answer_start: The first character of these words in the document's text; None if they stand
-            in the heading alone, or nowhere.
+            in the heading alone, or nowhere. Where the passage holds the answer verbatim, it is the
+            start of a span of the answer.
         answer_end: The character after their last.
         date: The day that the document names ("2026-03-04"), in its metadata or its name.
         updated_at: When its text last changed in the memory, in ISO 8601.
@@ -126,6 +127,25 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A place where an answer stands verbatim: characters `start` to `end` of a document's text.
+
+    Attributes:
+        document_id: The document.
+        source: Where the document is from.
+        start: The answer's first character in the document's text.
+        end: The character after its last.
+        text: These characters.
+    """
+
+    document_id: str
+    source: str | None
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer with its sources and costs.
 
@@ -146,6 +166,9 @@ class Answer:
         milliseconds: By stage: encode, search, load, rerank, newest, prefill (until the first
             token), decode.
         truncated: True if the answer ended at `max_tokens`.
+        spans: Where the answer stands verbatim in the passages that were read, at most one place in
+            each, in the order of `sources`; empty where it is in other words. The text is the
+            answer, but for case, line breaks and the signs around it.
     """
 
     text: str
@@ -158,6 +181,7 @@ class Answer:
     answer_tokens: int
     milliseconds: Mapping[str, float]
     truncated: bool = False
+    spans: Sequence[Citation] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -219,6 +243,7 @@ class Prompt:
         texts: Texts of passages, in the same order.
         notes: False leaves the notes section out of the prompt.
         talk: True leaves the instruction out too.
+        copied: Texts that the answer is copied from, word for word; none for a free answer.
     """
 
     question: str
@@ -227,6 +252,7 @@ class Prompt:
     texts: Sequence[str] = ()
     notes: bool = True
     talk: bool = False
+    copied: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

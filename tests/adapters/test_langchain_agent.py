@@ -442,7 +442,7 @@ def test_an_answer_tells_its_sources_and_costs(memory):
     assert whole.content == FACTS[0]
     about = whole.response_metadata
     assert (about["sources"][0]["source"], about["sources"][0]["end"]) == ("trip.md", 35)
-    assert (about["sources"][0]["holds_answer"], about["sources"][0]["answer_end"]) == (True, 34)
+    assert (about["sources"][0]["holds_answer"], about["sources"][0]["answer_end"]) == (True, 35)
     assert (about["reader"], about["abstained"], about["confidence"], about["memory_tokens"]) == (
         "memory",
         False,

@@ -108,9 +108,18 @@ async def test_what_is_remembered_is_found_and_answered_from(memory, connect):
         assert reply["answer"] == FACTS[0]
         assert reply["known"] is True
         assert (reply["sources"][0]["quote"], reply["sources"][0]["rank"]) == (
-            FACTS[0].rstrip("."),
+            FACTS[0],
             1,
         )
+        assert reply["spans"] == [
+            {
+                "document_id": stored["document_id"],
+                "uri": stored["uri"],
+                "start": 0,
+                "end": 35,
+                "text": FACTS[0],
+            }
+        ]
         assert (
             reply["sources"][0]["uri"]
             == stored["uri"]

@@ -275,7 +275,14 @@ def test_a_question_is_answered_with_sources(api):
         source["holds_answer"],
         source["answer_start"],
         source["answer_end"],
-    ) == (1, True, 0, 34)
+    ) == (1, True, 0, 35)
+    (span,) = answer["spans"]
+    assert (span["document_id"], span["start"], span["end"], span["text"]) == (
+        source["document_id"],
+        0,
+        35,
+        LISBON,
+    )
     *pieces, (last, streamed) = events(api.post("/api/ask", json={**asked, "stream": True}))
     assert {name for name, _ in pieces} == {"piece"}
     assert "".join(data["text"] for _, data in pieces).strip() == LISBON

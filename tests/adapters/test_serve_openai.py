@@ -60,7 +60,7 @@ def test_an_answer_comes_from_memory(served, client):
         35,
         LISBON,
     )
-    assert LISBON[source["answer_start"] : source["answer_end"]] == LISBON.rstrip(".")
+    assert LISBON[source["answer_start"] : source["answer_end"]] == LISBON
 
 
 def test_a_stream_is_the_same_answer_in_pieces(served, client):

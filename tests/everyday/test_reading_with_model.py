@@ -60,7 +60,7 @@ def test_the_time_of_one_recipe_is_not_that_of_another(memory):
     """Or the answer is not sure, and the document that it is from comes first."""
     answer = memory.model.ask("How long do I bake the apple cake?")
     first = answer.sources[0]
-    assert first.quote == answer.text.rstrip(".")
+    assert (first.quote or "").rstrip(".") == answer.text.rstrip(".")
     assert ("45" in answer.text and first.source == "cake.md") or (
         answer.confidence < 0.6 and first.source == "bread.md"
     )

@@ -43,7 +43,7 @@ def test_a_terminal_highlights_the_words_of_the_answer(kitchen):
     """In bold green; the rest of the line is dim."""
     asked = ["ask", "How long do I bake the apple cake?"]
     shown = CliRunner().invoke(main, asked, obj=open_fake, color=True).stdout
-    assert "\x1b[32m\x1b[1mBake the apple cake for 45 minutes\x1b[0m\x1b[2m.\x1b[0m" in shown
+    assert "\x1b[32m\x1b[1mBake the apple cake for 45 minutes.\x1b[0m\x1b[2m\x1b[0m" in shown
 
 
 def test_one_day_is_not_shown(cmt):
@@ -92,10 +92,13 @@ def test_search_has_names_and_lines_and_reasons_with_verbose(kitchen):
 
 def test_json_is_complete(kitchen):
     """With the place of the answer's words, in characters of the document."""
-    source = kitchen.json("ask", "How long do I bake the apple cake?")["sources"][0]
-    assert (
-        CAKE[source["answer_start"] : source["answer_end"]] == "Bake the apple cake for 45 minutes"
-    )
+    answer = kitchen.json("ask", "How long do I bake the apple cake?")
+    source = answer["sources"][0]
+    words = "Bake the apple cake for 45 minutes."
+    assert CAKE[source["answer_start"] : source["answer_end"]] == words
+    (span,) = answer["spans"]
+    assert (span["document_id"], span["source"]) == (source["document_id"], source["source"])
+    assert (CAKE[span["start"] : span["end"]], span["text"]) == (words, words)
     assert (source["rank"], source["holds_answer"], source["date"]) == (1, True, "2024-05-01")
     assert source["updated_at"][:2] == "20"
 

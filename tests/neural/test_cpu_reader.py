@@ -13,6 +13,7 @@ from cmt_sdk.cpu.graph import EXACT
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.memory.assembly import LocalEngine
 from cmt_sdk.memory.preparing import check_model, prepare_model
+from cmt_sdk.reading.copying import REPLIES
 from cmt_sdk.testing.families import tiny_model
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.types import Prompt, Turn
@@ -68,6 +69,7 @@ def prompts(engine):
     yield Prompt(QUESTION, memories=[])
     yield Prompt(QUESTION, history, notes=False)
     yield Prompt("Hello", notes=False, talk=True)
+    yield Prompt(QUESTION, memories=memories(engine), copied=TEXTS)
 
 
 def test_both_write_the_same_answers(pair):
@@ -79,6 +81,17 @@ def test_both_write_the_same_answers(pair):
         assert mine[1].confidence == pytest.approx(theirs[1].confidence, abs=1e-4)
         assert mine[1].prompt_tokens == theirs[1].prompt_tokens
         assert mine[1].answer_tokens == theirs[1].answer_tokens
+
+
+def test_a_copied_answer_stands_in_a_text(pair):
+    """Whatever the model wants to write."""
+    engine, graph = pair
+    prompt = Prompt(QUESTION, memories=memories(engine), copied=TEXTS)
+    for reader in (engine.reader, graph.reader):
+        text, _ = answer(reader, prompt)
+        assert text.strip()
+        places = [place.lower() for place in (*TEXTS, *REPLIES)]
+        assert any(text.strip().lower() in place for place in places), text
 
 
 def test_both_score_questions_and_spans_alike(pair):

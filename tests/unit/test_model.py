@@ -271,6 +271,39 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "reader", "copies"),
+    [
+        ({}, "memory", False),
+        ({"copy": "on"}, "memory", True),
+        ({"copy": "on"}, "text", False),
+        ({"copy": "on"}, "none", False),
+        ({"compressor": "soft"}, "memory", True),
+        ({"compressor": "soft", "copy": "off"}, "memory", False),
+    ],
+)
+def test_answers_are_copied_where_the_setting_or_the_method_says(
+    tmp_path, settings, reader, copies
+):
+    """The reader gets the texts to copy from with the compressed passages alone."""
+    seen = []
+
+    class Reader(FakeReader):
+        """Keeps what it is given."""
+
+        def read(self, prompt, max_tokens):
+            """Remember the prompt."""
+            seen.append(list(prompt.copied))
+            return super().read(prompt, max_tokens)
+
+    engine = FakeEngine.of(compressor=settings.get("compressor", "kv"))
+    engine.reader = Reader()
+    with open_fake(tmp_path, engine=engine, **settings) as memory:
+        memory.add("The museum moved to Lisbon in 2019.", metadata={"title": "Trips"})
+        memory.ask("Where did the museum move in 2019?", reader=reader)
+    assert seen == [["Trips\nThe museum moved to Lisbon in 2019."] if copies else []]
+
+
+@pytest.mark.parametrize(
     ("together", "alone", "text"),
     [
         (("tea", 0.4), ("Lisbon", 0.9), "Lisbon"),
