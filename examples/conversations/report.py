@@ -26,9 +26,10 @@ WHAT = KINDS | {
 HEAD = """\
 # Dialogues with {model}
 
-{count} dialogues of `examples/conversations/dialogues`, {turns} turns, {settings}, played
-once by `Memory.chat(remember=True)` with the code of commit {commit}. Made from the kept
-replies; `examples/conversations/judging.py` says which are right:
+{count} dialogues of `examples/conversations/dialogues`, {turns} turns, played once with
+{settings} by
+`Memory.chat(remember=True)`, with the code of commit {commit}. Made from the kept replies;
+`examples/conversations/judging.py` says which are right:
 
     python -m examples.conversations.talk {options}--out FILE.jsonl.gz
     python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT{named}
@@ -41,8 +42,17 @@ what failed in these was repaired since, so they are not blind either.
 """
 
 
-def page(played: Mapping[str, Sequence[Round]], commit: str, about: Mapping[str, str]) -> str:
-    """The report: right turns by kind, of the first dialogues, of the later ones, of all."""
+def page(
+    played: Mapping[str, Sequence[Round]], commit: str, model: str = "", setting: str = ""
+) -> str:
+    """The report: right turns by kind, of the first dialogues, of the later ones, of all.
+
+    Args:
+        played: By name, the rounds of each dialogue.
+        commit: The code that gave the replies.
+        model: The model's name; "" for the default one.
+        setting: What `talk` had after `--set`, if anything.
+    """
     names = sorted(played)
     sets = [names[:FIRST], *([names[FIRST:], names] if len(names) > FIRST else [])]
     counts = [_counts(played[name] for name in chosen) for chosen in sets]
@@ -54,7 +64,9 @@ def page(played: Mapping[str, Sequence[Round]], commit: str, about: Mapping[str,
         share = f"{100 * right[row] // total[row]} %"
         rows.append(f"| {' | '.join([row, WHAT[row], *cells, share])} |")
     turns = sum(len(rounds) for rounds in played.values())
-    head = HEAD.format(count=len(names), turns=turns, first=FIRST, commit=commit, **about)
+    head = HEAD.format(
+        count=len(names), turns=turns, first=FIRST, commit=commit, **_about(model, setting)
+    )
     return head + "\n".join(rows)
 
 
@@ -69,29 +81,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("replies", type=Path, help="a file that `talk --out` made")
     parser.add_argument("--commit", required=True, help="the code that gave the replies")
-    parser.add_argument("--model", help="a model by its name")
+    parser.add_argument("--model", default="", help="a model by its name")
     parser.add_argument("--set", default="", metavar="NAME=VALUE", help="as `talk` had it")
     options = parser.parse_args()
-    print(page(read(options.replies, dialogues()), options.commit, _about(options)))
+    played = read(options.replies, dialogues())
+    print(page(played, options.commit, options.model, options.set))
 
 
-def _about(options: argparse.Namespace) -> dict[str, str]:
+def _about(model: str, setting: str) -> dict[str, str]:
     """What a page says of the model and the settings."""
-    given = f"--set {options.set} " if options.set else ""
-    if not options.model:
-        return {
-            "model": "SmolLM2-135M-Instruct",
-            "settings": f"the default model{f' and {options.set}' if given else ' and settings'}",
-            "options": given,
-            "named": "",
-            "kept": "replies.jsonl.gz",
-        }
+    which = "this model with its shipped adapters" if model else "the default model"
+    given = [f"--set {pair} " for pair in (f"model={model}" if model else "", setting) if pair]
     return {
-        "model": options.model,
-        "settings": f"this model with its shipped adapters{f' and {options.set}' if given else ''}",
-        "options": f"--set model={options.model} {given}",
-        "named": f" --model {options.model}",
-        "kept": f"replies-{options.model}.jsonl.gz",
+        "model": model or "SmolLM2-135M-Instruct",
+        "settings": f"{which} and {setting or 'default settings'}",
+        "options": "".join(given),
+        "named": f" --model {model}" if model else "",
+        "kept": f"replies-{model}.jsonl.gz" if model else "replies.jsonl.gz",
     }
 
 

@@ -15,6 +15,7 @@ from examples.conversations.talk import in_full, judged, play, table
 from examples.conversations.ways import default_opener
 
 ROOT = Path(__file__).parents[2]
+QWEN = "qwen2.5-coder-0.5b-instruct"
 LEAST = {  # so many turns of a kind there are at least
     "asked back": 100,
     "newest": 60,
@@ -231,13 +232,19 @@ def test_kept_replies_may_be_compressed(talk, tmp_path):
     assert read(file, [talk]) == {talk.name: rounds}
 
 
-def test_the_report_is_made_from_the_kept_replies():
+@pytest.mark.parametrize(
+    ("card", "model", "setting", "replies"),
+    [
+        ("smollm2-135m-instruct", "", "", "replies.jsonl.gz"),
+        (QWEN, QWEN, "runtime=onnx", f"replies-{QWEN}.jsonl.gz"),
+    ],
+)
+def test_the_report_is_made_from_the_kept_replies(card, model, setting, replies):
     """After a change of the dialogues or the judge: python -m examples.conversations.report."""
-    card = ROOT / "cmt_sdk" / "weights" / "shipped" / "smollm2-135m-instruct"
-    page = (card / "conversations.md").read_text(encoding="utf-8")
+    page = (ROOT / "cmt_sdk" / "weights" / "shipped" / card / "conversations.md").read_text("utf-8")
     commit = re.search(r"code of commit\s(\w+)\.", page)[1]
-    kept = read(ROOT / "examples" / "conversations" / "replies.jsonl.gz", dialogues())
-    assert page == report.page(kept, commit) + "\n"
+    kept = read(ROOT / "examples" / "conversations" / replies, dialogues())
+    assert page == report.page(kept, commit, model, setting) + "\n"
 
 
 def test_a_transcript_stands_in_its_models_place():
