@@ -17,7 +17,7 @@ import numpy as np
 
 from cmt_sdk.cpu.checkpoint import Checkpoint, read_tensors
 from cmt_sdk.cpu.entries import Layout, Prefix
-from cmt_sdk.cpu.files import BITS, GraphFiles, build_graph
+from cmt_sdk.cpu.files import BITS, GraphFiles, build_graph, refuse
 from cmt_sdk.cpu.network import Adapter, Network, adapter_of
 from cmt_sdk.cpu.reader import CPUReader
 from cmt_sdk.cpu.shape import PARTS, Shape
@@ -194,9 +194,10 @@ def build(
         for text in (PROBE, f"Wie heißt's? 日本 {lm.tokenizer.eos_token}  \n x")
     )
     if not same_ids or not divergence < MOST_DIVERGENCE:
+        refuse(info, bits)
         raise ModelUnsupported(
             f"the graph of {info.name} reads otherwise than the model does (divergence"
-            f" {divergence:.3f} nats, at most {MOST_DIVERGENCE}); open with engine='torch'"
+            f" {divergence:.3f} nats, at most {MOST_DIVERGENCE}); open with runtime='torch'"
         )
     return files
 
