@@ -7,8 +7,8 @@ adapter. The first half alone embeds texts. Knows no session and no prompt.
 Rounding. A product's input is rounded to 8 bits too, with one scale for BLOCK values, so that one
 large value takes the precision of its neighbours. A Hadamard matrix turns each block before, and
 the weights with it, which changes no product and spreads a large value over its block (QuaRot,
-arXiv 2404.00456). On 1,300 tokens of SQuAD the default model's divergence from its exact graph
-falls from 0.0040 to 0.0018 nats a token, for 3 % more time.
+arXiv 2404.00456). On passages of SQuAD the default model's divergence from its exact graph falls
+from 0.0040 to 0.0018 nats a token (examples/benchmarks/rounding.py), for 3 % more time.
 
 Inputs, by layer l of a half; B prompts, m new tokens, n cached entries, p tokens read before; C is
 B, or 1 where all prompts share the entries:

@@ -22,7 +22,7 @@ from cmt_sdk.testing.families import tiny_model
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.types import Prompt, Turn
 from cmt_sdk.weights.bundle import MANIFEST
-from cmt_sdk.weights.registry import graphs_dir, model_info
+from cmt_sdk.weights.registry import MARKER, graphs_dir, model_info
 
 TEXTS = [
     "The museum moved to Lisbon in 2019.",
@@ -182,45 +182,70 @@ def test_a_damaged_graph_is_not_found(tmp_path, monkeypatch):
 
 
 def test_preparing_a_model_builds_its_graph_and_mends_it(tmp_path, monkeypatch):
-    """A damaged one is never read; `check_model` names what is damaged."""
+    """A damaged one is never read; `check_model` names what is damaged. A folder of one's own is
+    read by torch until then.
+    """
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     folder = str(save_tiny(tmp_path / "tiny", initializer_range=0.05))
     assert not LocalEngine(Settings(model=folder)).has_graph
     assert check_model(folder).ok
     assert find_graph(model_info(folder)) is None
-    old = graphs_dir() / f"{model_info(folder).sha256[:16]}-1-8bit"
-    old.mkdir(parents=True)  # of an earlier version
     assert prepare_model(folder)
-    assert not old.exists()
+    assert LocalEngine(Settings(model=folder)).has_graph
+    assert not LocalEngine(Settings(model=folder, runtime="torch")).has_graph
+    assert not LocalEngine(Settings(model=folder, precision="fp32")).has_graph
     data = find_graph(model_info(folder)).folder / "first.onnx.data"
     data.write_bytes(b"x" + data.read_bytes()[1:])
-    assert find_graph(model_info(folder)) is None
+    assert not LocalEngine(Settings(model=folder)).has_graph
     assert "first.onnx.data" in check_model(folder).detail
     assert prepare_model(folder)
     assert check_model(folder).ok
-    assert LocalEngine(Settings(model=folder, runtime="onnx")).has_graph
+    assert LocalEngine(Settings(model=folder)).has_graph
 
 
-def test_a_graph_that_reads_otherwise_is_never_read(tmp_path, monkeypatch):
-    """It is refused with the numbers and the remedy, at each opening."""
+@pytest.fixture
+def pulled(tmp_path, monkeypatch):
+    """The name of a tiny model as `cmt model pull` leaves it."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
-    folder = str(save_tiny(tmp_path / "tiny", initializer_range=0.05))
+    folder = save_tiny(tmp_path / "models" / "tiny", initializer_range=0.05)
+    facts = {"name": "tiny", "pulled_at": "2026-11-30T00:00:00+00:00"}
+    (folder / MARKER).write_text(json.dumps(facts))
+    return "tiny"
+
+
+def test_a_pulled_model_gets_its_graph_when_it_is_first_read(pulled, caplog):
+    """Once, which is said; a graph of an earlier version is replaced."""
+    old = graphs_dir() / f"{model_info(pulled).sha256[:16]}-1-8bit"
+    old.mkdir(parents=True)
+    assert LocalEngine(Settings(model=pulled)).has_graph
+    assert caplog.messages == ["preparing tiny for this machine's CPU, once: this takes seconds"]
+    assert find_graph(model_info(pulled)) is not None
+    assert not old.exists()
+    caplog.clear()
+    assert LocalEngine(Settings(model=pulled)).has_graph
+    assert caplog.messages == []
+
+
+def test_a_graph_that_reads_otherwise_is_not_built_twice(pulled, monkeypatch, caplog):
+    """Torch reads; asked for by name, the graph is refused with the numbers and the remedy."""
     monkeypatch.setattr(engine_module, "MOST_DIVERGENCE", 0.0)
-    for _ in range(2):
-        with pytest.raises(ModelUnsupported, match=r"at most 0.0\); open with runtime='torch'"):
-            prepare_model(folder)
-        assert find_graph(model_info(folder)) is None
-        assert check_model(folder).ok
+    assert not LocalEngine(Settings(model=pulled)).has_graph
+    assert "torch reads with tiny, which is slower" in caplog.text
+    caplog.clear()
+    assert not LocalEngine(Settings(model=pulled)).has_graph
+    assert caplog.messages == []
+    assert check_model(pulled).ok
+    with pytest.raises(ModelUnsupported, match=r"at most 0.0\); open with runtime='torch'"):
+        prepare_model(pulled)
 
 
-def test_a_graph_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
-    """Such as with a file in the place of the folder of graphs."""
-    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
-    folder = str(save_tiny(tmp_path / "tiny", initializer_range=0.05))
-    (tmp_path / "models").mkdir()
+def test_a_graph_that_cannot_be_written_leaves_the_model_to_torch(pulled, caplog):
+    """Such as a file in the place of the folder of graphs."""
     graphs_dir().write_text("")
+    assert not LocalEngine(Settings(model=pulled)).has_graph
+    assert "cannot be written" in caplog.text
     with pytest.raises(ModelError, match="free some space, or open with runtime='torch'"):
-        prepare_model(folder)
+        prepare_model(pulled)
 
 
 def test_one_large_value_leaves_its_neighbours_their_precision():
