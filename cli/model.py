@@ -9,9 +9,9 @@ import click
 import cmt_sdk
 from cmt_cli.options import json_option
 from cmt_cli.output import echo, print_json, print_table, to_jsonable
-from cmt_cli.progress import progress_bars
+from cmt_cli.progress import progress_bars, spinner
 from cmt_cli.suggestions import SuggestingGroup
-from cmt_sdk.errors import ModelNotFound
+from cmt_sdk.errors import ModelError, ModelNotFound
 
 DEFAULT = cmt_sdk.Settings().model
 CATALOGUE_HEADINGS = (
@@ -45,7 +45,8 @@ def model() -> None:
 def pull(name: str, as_json: bool) -> None:
     """Fetch a model: one of `cmt model list --all`, a hub id, or a .gguf file.
 
-    A .gguf file, here or on the hub, is converted. An interrupted pull goes on where it was.
+    A .gguf file, here or on the hub, is converted. An interrupted pull goes on where it was. On a
+    machine without a GPU the model is prepared for its CPU too, in seconds.
 
     \b
     Example:
@@ -56,6 +57,11 @@ def pull(name: str, as_json: bool) -> None:
     """  # noqa: D301 - click reads the escape
     with progress_bars(of_bytes=True) as update:
         info = cmt_sdk.pull_model(name, on_progress=update)
+    try:
+        with spinner(f"preparing {info.name} for this machine's CPU"):
+            cmt_sdk.prepare_model(info.name)
+    except ModelError as error:
+        echo(f"torch will read with it, which is slower: {error}", err=True)
     if as_json:
         print_json(info)
     else:

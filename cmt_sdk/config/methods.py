@@ -51,7 +51,7 @@ class MethodInfo:
         needs_training: Whether the answers are unreliable without adapters trained for the method.
         lender: The method whose adapters it uses where none were trained for it, and whose parts
             that find passages.
-        has_graph: Whether the package `cpu` reads its passages too, for runtime="onnx".
+        has_graph: Whether the package `cpu` reads its passages too, with onnxruntime.
         copies: Whether answers are copied from the texts where the settings do not say.
     """
 

@@ -88,7 +88,9 @@ class Settings:
             bits are read by each other.
         runtime: Reads compressed passages and embeds questions on a CPU: "onnx" by onnxruntime with
             8-bit weights, which opens in a second and writes faster, for "kv" and models like
-            Llama and Qwen; "torch" by torch, as passages are compressed; "auto" by torch.
+            Llama and Qwen; "torch" by torch, as passages are compressed; "auto" by onnxruntime for
+            pulled models of that form, and folders that `prepare_model` has prepared, where
+            precision is "auto"; else by torch.
         compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens
             to soft tokens (CMT).
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its

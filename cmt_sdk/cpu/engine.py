@@ -1,13 +1,14 @@
 """The reader, the embedder of questions and the reader of states of one model, over its graph.
 
-`fits` says whether a model and its adapters can be read this way; `build` makes the graph from the
-frozen model, and checks it against that.
+`open_graph` decides whether a model is read this way; `fits` says whether it and its adapters can
+be; `build` makes the graph from the frozen model, once, and checks it against that.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from cmt_sdk.cpu.checkpoint import Checkpoint, read_tensors
 from cmt_sdk.cpu.entries import Layout, Prefix
-from cmt_sdk.cpu.files import BITS, GraphFiles, build_graph
+from cmt_sdk.cpu.files import BITS, GraphFiles, build_graph, find_graph, is_refused, refuse
 from cmt_sdk.cpu.network import Adapter, Network, adapter_of
 from cmt_sdk.cpu.reader import CPUReader
 from cmt_sdk.cpu.shape import PARTS, Shape
@@ -26,6 +27,7 @@ from cmt_sdk.cpu.tokens import FilePrompts, read_json
 from cmt_sdk.errors import ModelError, ModelUnsupported
 from cmt_sdk.reading.codec import Codec
 from cmt_sdk.reading.limits import heard_layers
+from cmt_sdk.system.ram import free_memory
 from cmt_sdk.types import Vector
 from cmt_sdk.weights.bundle import Bundle
 from cmt_sdk.weights.registry import ADAPTER_WEIGHTS, ModelInfo
@@ -39,6 +41,7 @@ PROBE = "The museum moved from Porto to Lisbon in 2019; the old building was too
 # probe. With 8 bits the default model has 0.006.
 MOST_DIVERGENCE = 0.05
 MOST_THREADS = 4
+log = logging.getLogger(__name__)
 
 
 def fits(info: ModelInfo, bundle: Bundle) -> Shape | None:
@@ -161,6 +164,45 @@ class CPUModel:
         return CPUStateReader(self.prompts, self._first, self._bare, self.info.sha256[:16])
 
 
+def open_graph(
+    info: ModelInfo,
+    bundle: Bundle,
+    load: Callable[[], tuple[FrozenModel, str]],
+    *,
+    is_asked: bool,
+) -> CPUModel | None:
+    """A model over its graph, which is built where there is none; None where torch reads.
+
+    Args:
+        info: The model.
+        bundle: Its adapters.
+        load: Gives the model itself, and how it computes here.
+        is_asked: The caller wants the graph. Otherwise torch reads where it cannot be built, and it
+            is built for pulled models alone: a local folder changes.
+
+    Raises:
+        ModelError: The graph is asked for, and reads otherwise than the model or cannot be written.
+    """
+    shape = fits(info, bundle)
+    if shape is None:
+        return None
+    files = find_graph(info)
+    if files is None:
+        is_possible = info.pulled_at and not is_refused(info) and info.bytes < free_memory()
+        if not (is_asked or is_possible):
+            return None
+        level = logging.INFO if is_asked else logging.WARNING
+        log.log(level, "preparing %s for this machine's CPU, once: this takes seconds", info.name)
+        try:
+            files = build(info, shape, *load())
+        except ModelError as error:
+            if is_asked:
+                raise
+            log.warning("torch reads with %s, which is slower: %s", info.name, error)
+            return None
+    return CPUModel(info, shape, files, bundle, threads())
+
+
 def build(
     info: ModelInfo, shape: Shape, lm: FrozenModel, quantization: str, bits: int = BITS
 ) -> GraphFiles:
@@ -194,9 +236,10 @@ def build(
         for text in (PROBE, f"Wie heißt's? 日本 {lm.tokenizer.eos_token}  \n x")
     )
     if not same_ids or not divergence < MOST_DIVERGENCE:
+        refuse(info, bits)
         raise ModelUnsupported(
             f"the graph of {info.name} reads otherwise than the model does (divergence"
-            f" {divergence:.3f} nats, at most {MOST_DIVERGENCE}); open with engine='torch'"
+            f" {divergence:.3f} nats, at most {MOST_DIVERGENCE}); open with runtime='torch'"
         )
     return files
 

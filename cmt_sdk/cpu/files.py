@@ -24,9 +24,10 @@ from cmt_sdk.system.disk import flush_file, sha256_of
 from cmt_sdk.weights.hashes import known_sha256
 from cmt_sdk.weights.registry import ModelInfo, graphs_dir
 
-VERSION = 1  # of the graph; another one is built again
+VERSION = 2  # of the graph; another one is built again
 BITS = 8  # of a weight
 FACTS = "graph.json"
+REFUSED = "refused"  # a key of the facts
 NAMES = ("first.onnx", "first.onnx.data", "second.onnx", "second.onnx.data", "prefix.npz")
 
 Array = NDArray[Any]
@@ -98,10 +99,11 @@ def build_graph(
     from cmt_sdk.cpu.graph import write_half
 
     folder = folder_of(info, bits)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(mkdtemp(prefix="tmp-", dir=folder.parent))
     split = max(states)
+    made: Path | None = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(mkdtemp(prefix="tmp-", dir=folder.parent))
         half = range(split)
         write_half(made / NAMES[0], shape, half, weights.get, states=states, bits=bits)
         rest = range(split, shape.layers)
@@ -117,14 +119,41 @@ def build_graph(
             return other
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
+        _remove_older(info)
     except OSError as error:
         raise ModelError(
             f"the graph of {info.name} cannot be written to {folder.parent} ({error}); free some"
-            " space, or open with engine='torch'"
+            " space, or open with runtime='torch'"
         ) from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
     return GraphFiles(folder, split, quantization)
+
+
+def _remove_older(info: ModelInfo) -> None:
+    """Delete the graphs of earlier versions, which nothing reads any more."""
+    for graph in graphs_dir().glob(f"{info.sha256[:16]}-*-*bit"):
+        version = graph.name.split("-")[1]
+        if version.isdigit() and int(version) < VERSION:
+            shutil.rmtree(graph, ignore_errors=True)
+
+
+def refuse(info: ModelInfo, bits: int = BITS) -> None:
+    """Put a note in the place of a graph that reads otherwise than its model."""
+    folder = folder_of(info, bits)
+    (folder / FACTS).write_text(json.dumps({REFUSED: True}), encoding="utf-8")
+    for name in NAMES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def is_refused(info: ModelInfo, bits: int = BITS) -> bool:
+    """Whether a graph was built of the model that reads otherwise."""
+    try:
+        facts = json.loads((folder_of(info, bits) / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and REFUSED in facts
 
 
 def damaged(info: ModelInfo, bits: int = BITS) -> list[str] | None:
@@ -132,6 +161,8 @@ def damaged(info: ModelInfo, bits: int = BITS) -> list[str] | None:
     it has no graph.
     """
     folder = folder_of(info, bits)
+    if is_refused(info, bits):
+        return None
     try:
         written = json.loads((folder / FACTS).read_text(encoding="utf-8"))["sha256"]
     except FileNotFoundError:

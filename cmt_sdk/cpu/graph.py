@@ -4,6 +4,12 @@ Both halves take the states of new tokens, the entries of a memory cache as plai
 adapter's low-rank matrices as plain inputs: one set of weights serves the bare model and every
 adapter. The first half alone embeds texts. Knows no session and no prompt.
 
+Rounding. A product's input is rounded to 8 bits too, with one scale for BLOCK values, so that one
+large value takes the precision of its neighbours. A Hadamard matrix turns each block before, and
+the weights with it, which changes no product and spreads a large value over its block (QuaRot,
+arXiv 2404.00456). On passages of SQuAD the default model's divergence from its exact graph falls
+from 0.0040 to 0.0018 nats a token (examples/benchmarks/rounding.py), for 3 % more time.
+
 Inputs, by layer l of a half; B prompts, m new tokens, n cached entries, p tokens read before; C is
 B, or 1 where all prompts share the entries:
 
@@ -91,6 +97,7 @@ class _Builder:
         if self.bits == EXACT:
             exact = self.weight(name, matrix.T.astype(np.float32))
             return self._plus(self.node("MatMul", [x, exact]), name, bias)
+        x, matrix = self._spread(x), spread(matrix)
         codes, scales = quantized(matrix, self.bits)
         inputs = [x, self.weight(f"{name}_codes", codes), self.weight(f"{name}_scales", scales)]
         y = self.node(
@@ -104,6 +111,14 @@ class _Builder:
             accuracy_level=INT8_ACTIVATIONS,
         )
         return self._plus(y, name, bias)
+
+    def _spread(self, x: str) -> str:
+        """X [B, m, in], each block turned as `spread` turns those of a matrix."""
+        if "hadamard" not in {i.name for i in self.inits}:
+            self.weight("hadamard", hadamard(BLOCK))
+        blocks = self.node("Reshape", [x, self.constant([0, 0, -1, BLOCK])])
+        turned = self.node("MatMul", [blocks, "hadamard"])
+        return str(self.node("Reshape", [turned, self.constant([0, 0, -1])]))
 
     def _plus(self, y: str, name: str, bias: Array | None) -> str:
         if bias is None:
@@ -124,6 +139,25 @@ class _Builder:
         return str(
             self.node("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=self.shape.eps)
         )
+
+
+def hadamard(size: int) -> NDArray[np.float32]:
+    """The symmetric orthogonal matrix [size, size] whose values have one size.
+
+    Args:
+        size: A power of 2.
+    """
+    signs = np.ones((1, 1), np.float32)
+    while len(signs) < size:
+        signs = np.block([[signs, signs], [signs, -signs]])
+    return np.asarray(signs / np.sqrt(size), np.float32)
+
+
+def spread(matrix: Array) -> NDArray[np.float32]:
+    """A matrix [out, in], each block of a row turned by a Hadamard matrix."""
+    blocks = matrix.astype(np.float32).reshape(len(matrix), -1, BLOCK)
+    turned: NDArray[np.float32] = (blocks @ hadamard(BLOCK)).reshape(matrix.shape)
+    return turned
 
 
 def quantized(matrix: Array, bits: int) -> tuple[Array, Array]:

@@ -287,26 +287,27 @@ class LocalEngine:
 
     @cached_property
     def _cpu(self) -> CPUModel | None:
-        """The model's graph for onnxruntime, built when it is first needed; None where torch
-        reads.
-        """
+        """The model over its graph for onnxruntime; None where torch reads."""
         s = self._settings
-        is_plain = s.method.has_graph and s.device in ("auto", "cpu") and s.precision != "nf4"
-        if s.runtime != "onnx" or not is_plain or (s.device == "auto" and _may_have_gpu()):
+        is_asked = s.runtime == "onnx"
+        precisions = ("auto", "bf16", "fp16", "fp32") if is_asked else ("auto",)
+        is_plain = s.method.has_graph and s.device in ("auto", "cpu") and s.precision in precisions
+        if s.runtime == "torch" or not is_plain or (s.device == "auto" and _may_have_gpu()):
             return None
-        from cmt_sdk.cpu.engine import CPUModel, build, fits, threads
-        from cmt_sdk.cpu.files import find_graph
         from cmt_sdk.weights.registry import model_info
 
-        info = model_info(s.model)
-        shape = fits(info, self._bundle)
-        if shape is None:
+        try:
+            from cmt_sdk.cpu.engine import open_graph
+        except ImportError as error:
+            if is_asked:
+                raise ModelError(f"no onnxruntime: {error}; open with runtime='torch'") from error
             return None
-        files = find_graph(info)
-        if files is None:
-            log.info("preparing %s for this machine's CPU, once", info.name)
-            files = build(info, shape, self._frozen, self._loaded.quantization)
-        return CPUModel(info, shape, files, self._bundle, threads())
+        return open_graph(
+            model_info(s.model),
+            self._bundle,
+            lambda: (self._frozen, self._loaded.quantization),
+            is_asked=is_asked,
+        )
 
     @cached_property
     def _loaded(self) -> LoadedModel:

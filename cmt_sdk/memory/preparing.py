@@ -12,8 +12,9 @@ from cmt_sdk.weights.registry import model_info
 def prepare_model(name: str) -> bool:
     """Build the graph with which onnxruntime reads a model on this machine's CPU.
 
-    It takes the model's weights in 8 bits on the disk; a damaged one is built again. A memory with
-    runtime="onnx" builds it at its first question; this does so beforehand.
+    It takes the model's weights in 8 bits on the disk. One that is damaged, or of an earlier
+    version, is built again. The first memory that reads a pulled model builds it; this does so
+    beforehand.
 
     Args:
         name: A pulled model, or a local folder.

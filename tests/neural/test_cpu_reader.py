@@ -3,14 +3,18 @@
 import json
 
 import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import helper
 from peft import LoraConfig, get_peft_model
 
 from cmt_sdk.config.settings import Settings
+from cmt_sdk.cpu import engine as engine_module
 from cmt_sdk.cpu.engine import CPUModel, build, fits
 from cmt_sdk.cpu.files import damaged, find_graph
-from cmt_sdk.cpu.graph import EXACT
-from cmt_sdk.errors import InvalidInput
+from cmt_sdk.cpu.graph import EXACT, MICROSOFT, _Builder
+from cmt_sdk.cpu.shape import Shape
+from cmt_sdk.errors import InvalidInput, ModelError, ModelUnsupported
 from cmt_sdk.memory.assembly import LocalEngine
 from cmt_sdk.memory.preparing import check_model, prepare_model
 from cmt_sdk.reading.copying import REPLIES
@@ -18,7 +22,7 @@ from cmt_sdk.testing.families import tiny_model
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.types import Prompt, Turn
 from cmt_sdk.weights.bundle import MANIFEST
-from cmt_sdk.weights.registry import model_info
+from cmt_sdk.weights.registry import MARKER, graphs_dir, model_info
 
 TEXTS = [
     "The museum moved to Lisbon in 2019.",
@@ -178,20 +182,91 @@ def test_a_damaged_graph_is_not_found(tmp_path, monkeypatch):
 
 
 def test_preparing_a_model_builds_its_graph_and_mends_it(tmp_path, monkeypatch):
-    """A damaged one is never read; `check_model` names what is damaged."""
+    """A damaged one is never read; `check_model` names what is damaged. A folder of one's own is
+    read by torch until then.
+    """
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     folder = str(save_tiny(tmp_path / "tiny", initializer_range=0.05))
     assert not LocalEngine(Settings(model=folder)).has_graph
     assert check_model(folder).ok
     assert find_graph(model_info(folder)) is None
     assert prepare_model(folder)
+    assert LocalEngine(Settings(model=folder)).has_graph
+    assert not LocalEngine(Settings(model=folder, runtime="torch")).has_graph
+    assert not LocalEngine(Settings(model=folder, precision="fp32")).has_graph
     data = find_graph(model_info(folder)).folder / "first.onnx.data"
     data.write_bytes(b"x" + data.read_bytes()[1:])
-    assert find_graph(model_info(folder)) is None
+    assert not LocalEngine(Settings(model=folder)).has_graph
     assert "first.onnx.data" in check_model(folder).detail
     assert prepare_model(folder)
     assert check_model(folder).ok
-    assert LocalEngine(Settings(model=folder, runtime="onnx")).has_graph
+    assert LocalEngine(Settings(model=folder)).has_graph
+
+
+@pytest.fixture
+def pulled(tmp_path, monkeypatch):
+    """The name of a tiny model as `cmt model pull` leaves it."""
+    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    folder = save_tiny(tmp_path / "models" / "tiny", initializer_range=0.05)
+    facts = {"name": "tiny", "pulled_at": "2026-11-30T00:00:00+00:00"}
+    (folder / MARKER).write_text(json.dumps(facts))
+    return "tiny"
+
+
+def test_a_pulled_model_gets_its_graph_when_it_is_first_read(pulled, caplog):
+    """Once, which is said; a graph of an earlier version is replaced."""
+    old = graphs_dir() / f"{model_info(pulled).sha256[:16]}-1-8bit"
+    old.mkdir(parents=True)
+    assert LocalEngine(Settings(model=pulled)).has_graph
+    assert caplog.messages == ["preparing tiny for this machine's CPU, once: this takes seconds"]
+    assert find_graph(model_info(pulled)) is not None
+    assert not old.exists()
+    caplog.clear()
+    assert LocalEngine(Settings(model=pulled)).has_graph
+    assert caplog.messages == []
+
+
+def test_a_graph_that_reads_otherwise_is_not_built_twice(pulled, monkeypatch, caplog):
+    """Torch reads; asked for by name, the graph is refused with the numbers and the remedy."""
+    monkeypatch.setattr(engine_module, "MOST_DIVERGENCE", 0.0)
+    assert not LocalEngine(Settings(model=pulled)).has_graph
+    assert "torch reads with tiny, which is slower" in caplog.text
+    caplog.clear()
+    assert not LocalEngine(Settings(model=pulled)).has_graph
+    assert caplog.messages == []
+    assert check_model(pulled).ok
+    with pytest.raises(ModelUnsupported, match=r"at most 0.0\); open with runtime='torch'"):
+        prepare_model(pulled)
+
+
+def test_a_graph_that_cannot_be_written_leaves_the_model_to_torch(pulled, caplog):
+    """Such as a file in the place of the folder of graphs."""
+    graphs_dir().write_text("")
+    assert not LocalEngine(Settings(model=pulled)).has_graph
+    assert "cannot be written" in caplog.text
+    with pytest.raises(ModelError, match="free some space, or open with runtime='torch'"):
+        prepare_model(pulled)
+
+
+def test_one_large_value_leaves_its_neighbours_their_precision():
+    """The kernel rounds 32 values with one scale: turned by a Hadamard matrix they share the large
+    one. The product is that of the matrix as it was.
+    """
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(1, 8, 64)).astype(np.float32)
+    x[..., 5] = 30
+    matrix = draw.normal(size=(96, 64)).astype(np.float32)
+    g = _Builder(Shape.of(tiny_model("llama").config.to_dict()), 8)
+    g.input("x", ["batch", "new", 64])
+    g.output("y", g.linear("x", "w", matrix), ["batch", "new", 96])
+    made = helper.make_model(
+        helper.make_graph(g.nodes, "product", g.inputs, g.outputs, g.inits),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)],
+        ir_version=9,
+    )
+    (product,) = ort.InferenceSession(made.SerializeToString()).run(["y"], {"x": x})
+    error = product - x @ matrix.T
+    assert np.sqrt(np.mean(error**2)) < 0.25  # without the turn 0.4
 
 
 @pytest.mark.parametrize("family", ["gemma2", "phi", "gpt2", "smollm3"])
