@@ -97,10 +97,10 @@ def test_a_file_is_added_asked_about_and_its_source_is_marked(page, tmp_path):
     page.find(".costs")
     assert page.find(".answer .words").text == "The museum moved to Lisbon in 2019."
     assert "Confidence 1.00" in page.find(".verdict").text
-    assert page.find(".sources .excerpt mark").text == "The museum moved to Lisbon in 2019"
+    assert page.find(".sources .excerpt mark").text == "The museum moved to Lisbon in 2019."
     page.press(".sources .source", "Lisbon")
     assert page.find("#document mark").text == MUSEUM
-    assert page.find("#document mark strong").text == "The museum moved to Lisbon in 2019"
+    assert page.find("#document mark strong").text == "The museum moved to Lisbon in 2019."
 
 
 def test_an_answer_comes_word_by_word_and_can_be_stopped(page):

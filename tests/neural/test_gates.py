@@ -109,9 +109,9 @@ def test_the_last_layer_only_makes_its_entries(lm):
     start = len(lm.prefix_ids)
     inputs = {"input_ids": ids, "position_ids": torch.arange(start, start + ids.shape[1])[None]}
     ran = []
-    hook = lm.blocks[-1].mlp.register_forward_hook(lambda *_: ran.append("mlp"))
     with torch.inference_mode():
         complete, alone = lm.prefix_cache(1), lm.prefix_cache(1)
+        hook = lm.blocks[-1].mlp.register_forward_hook(lambda *_: ran.append("mlp"))
         expected = lm.forward_with_states(complete, **inputs)
         assert ran == ["mlp"]
         found = run_entries(lm, alone, **inputs)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.neural import batching
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
@@ -167,7 +168,8 @@ def sizes_of(name):
 
 
 def test_compressing_a_batch_takes_what_serving_is_counted_with(monkeypatch):
-    """Next to the weights: tensors that live at once while eight passages are compressed."""
+    """Next to the weights: tensors that live at once while a GPU compresses eight passages."""
+    monkeypatch.setattr(batching, "CPU_BATCH_TOKENS", batching.BATCH_TOKENS)
     monkeypatch.setattr(sizes, "PREFIX_TOKENS", 330)
     model = tiny_llama(num_hidden_layers=6)
     counted = ModelSizes.of(model)
