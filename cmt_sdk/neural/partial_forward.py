@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from cmt_sdk.neural.frozen import FrozenModel
 
@@ -59,14 +60,21 @@ def run_until(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict[in
     # Padding may reach beyond learned positions (GPT-2): it repeats the last one.
     last_position = (lm.context or end) - 1
     positions = torch.arange(start, end, device=tokens.device).clamp(max=last_position)
-    try:
+    with _until_reached(hooks):
         taken[len(blocks)] = lm.forward(cache, input_ids=tokens, position_ids=positions[None])
+    return taken
+
+
+@contextmanager
+def _until_reached(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    """A forward pass within the block may end with _Reached; the hooks are removed after it."""
+    try:
+        yield
     except _Reached:
         pass
     finally:
         for hook in hooks:
             hook.remove()
-    return taken
 
 
 class _Stop:
@@ -100,13 +108,8 @@ def run_entries(lm: FrozenModel, cache: Any, **inputs: Any) -> list[Tensor]:
         taken.append(args[0] if args else kwargs["hidden_states"])
 
     hooks = [b.register_forward_pre_hook(take_input, with_kwargs=True) for b in lm.blocks]
-    try:
+    with _until_reached(hooks):
         lm.forward(cache, **inputs, watch=_Stop(len(lm.blocks) - 1))
-    except _Reached:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
     return taken
 
 
