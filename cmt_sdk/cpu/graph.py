@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cmt_sdk.cpu.shape import PARTS, Shape
+from cmt_sdk.reading.codes import hadamard
 
 BLOCK = 32  # neighbouring weights of a row that share one scale
 EXACT = 32  # bits of a weight that is not rounded, for tests
@@ -139,18 +140,6 @@ class _Builder:
         return str(
             self.node("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=self.shape.eps)
         )
-
-
-def hadamard(size: int) -> NDArray[np.float32]:
-    """The symmetric orthogonal matrix [size, size] whose values have one size.
-
-    Args:
-        size: A power of 2.
-    """
-    signs = np.ones((1, 1), np.float32)
-    while len(signs) < size:
-        signs = np.block([[signs, signs], [signs, -signs]])
-    return np.asarray(signs / np.sqrt(size), np.float32)
 
 
 def spread(matrix: Array) -> NDArray[np.float32]:

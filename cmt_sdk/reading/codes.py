@@ -46,7 +46,7 @@ def decoded(memory: CompressedPassage, which: str) -> Floats:
     values = pairs.reshape(len(codes), groups, -1) * scales[:, :, None]
     width = 2 * codes.shape[1]
     block = min(width & -width, MAX_BLOCK)
-    rows: Floats = (values.reshape(-1, block) @ _hadamard(block)).reshape(len(codes), width)
+    rows: Floats = (values.reshape(-1, block) @ hadamard(block)).reshape(len(codes), width)
     return rows
 
 
@@ -58,8 +58,12 @@ def _pairs() -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _hadamard(size: int) -> Floats:
-    """Sylvester's matrix [size, size] over the root of its size: symmetric, its own inverse."""
+def hadamard(size: int) -> Floats:
+    """Sylvester's matrix [size, size] over the root of its size: symmetric, its own inverse.
+
+    Args:
+        size: A power of 2.
+    """
     matrix = np.ones((1, 1), np.float32)
     while len(matrix) < size:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
