@@ -3,8 +3,8 @@
 Adding next to a bare forward pass of the model, loading a passage, asking with the memory and the
 text reader, decoding, cold and warm starts, one and sixteen clients of a server, search and
 forgetting among 100,000 passages, and, where llama-cpp-python is installed, text RAG through
-llama.cpp on the same weights. The documents are those of examples/; the 100,000 passages those of load.py, without a
-model.
+llama.cpp on the same weights. The documents are those of examples/; the 100,000 passages those of
+load.py, without a model.
 """
 
 from __future__ import annotations

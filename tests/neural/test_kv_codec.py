@@ -136,7 +136,7 @@ def archive_format(file):
 def kinds(memory):
     """The kind of each stored compressed passage, by its document."""
     stored = {d.id: [p.id for p in memory.passages(d.id)] for d in memory.documents()}
-    loaded = memory._store.load(sum(stored.values(), []), memory.fingerprint)
+    loaded = memory._store.load([n for found in stored.values() for n in found], memory.fingerprint)
     return {name: loaded[number].kind for name, (number,) in stored.items()}
 
 
