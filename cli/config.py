@@ -26,6 +26,7 @@ MADE_WITH = (
     "compression",
     "keep_at_least",
     "scores",
+    "codec",
 )
 
 

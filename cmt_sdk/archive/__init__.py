@@ -10,7 +10,7 @@ can read. It never holds pickles.
     memories/00000.safetensors    those arrays ("0.memory.NAME") and the embeddings ("0.key"), by
                                   line number
 
-Members are stored, not deflated: four-bit codes do not shrink, and a file that cannot expand cannot
+Members are stored, not deflated: compressed passages do not shrink, and a file that cannot expand cannot
 be a zip bomb. Writing and reading hold one document's versions and one shard of compressed passages
 at a time. Knows the store's port, no model.
 """

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from cmt_sdk.config.methods import DEFAULT_METHOD
 from cmt_sdk.config.settings import Settings
 
 FITTED = "fitted"  # the name of the record of a fitted compression, next to the settings
@@ -18,6 +19,9 @@ FITTED_TO = ("model", "adapter", "compressor")  # the settings that a compressio
 
 def asked(recorded: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
     """The recorded settings with changes; `compression` is None where none was asked for.
+
+    Earlier releases recorded codec="4bit", their default, for every compressor: it holds for one
+    that uses it.
 
     Args:
         recorded: What the memory records.
@@ -28,6 +32,8 @@ def asked(recorded: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
     """
     values = Settings.from_recorded(recorded)
     values.pop(FITTED, None)
+    if {**values, **changes}.get("compressor", DEFAULT_METHOD) != DEFAULT_METHOD:
+        values.pop("codec", None)
     return Settings.checked({**values, **changes})
 
 

@@ -32,7 +32,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "runtime": ("auto", "torch", "onnx"),
     "aggregation": ("concat", "cmt"),
     "scores": ("auto", "repeat"),
-    "codec": ("4bit", "auto"),
+    "codec": ("auto", "4bit"),
     "copy": ("auto", "on", "off"),
 }
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -107,9 +107,10 @@ class Settings:
             model, in one reading, where the adapter has them (the default model's has); "repeat" by
             a second reading, in which the model repeats the passage. Both kinds can be in one
             memory.
-        codec: How "kv" stores entries: "4bit" in four-bit codes; "auto" by the codec fitted for the
-            model, where the adapter has one (the default model's has), in less than half of the
-            bytes. With "auto" both kinds can be in one memory.
+        codec: How "kv" stores entries: "auto" by the codec fitted for the model, where the adapter
+            has one (the default model's has), in two fifths of the bytes of four-bit codes; "4bit"
+            in four-bit codes, as models without a codec store them. With "auto" both kinds can be
+            in one memory.
         aggregation: How passages compressed by soft are read: "concat", one after another, or
             "cmt", gathered into a few keys and values before the question, as published (needs an
             adapter of `cmt train --part cmt`).
@@ -148,7 +149,7 @@ class Settings:
     compression: float | None = None
     keep_at_least: int = 32
     scores: str = "auto"
-    codec: str = "4bit"
+    codec: str = "auto"
     aggregation: str = "concat"
     fidelity: bool = False
     rerank: int | None = None

@@ -27,8 +27,8 @@ class CatalogueEntry:
         nf4_bytes: Its weights in 4 bits, as a GPU holds them.
         has_adapters: Whether adapters for it are shipped.
         compression: The default of a memory made with it.
-        passage_bytes: A passage of 150 tokens, some hundred words, on the disk; 0 where the
-            configuration does not say.
+        passage_bytes: A passage of 150 tokens, some hundred words, on the disk: measured where a
+            codec for the model is shipped, else computed; 0 where the configuration does not say.
         token_bytes: The same per token.
         measured: Its figures; None where nothing was measured.
     """
@@ -81,7 +81,10 @@ def _entry(
     named: NamedModel | None,
 ) -> CatalogueEntry:
     compression = bundle.default_compression(find_method(DEFAULT_METHOD))
+    measured = named.measured if named else None
     passage = shape.passage(compression, Settings().keep_at_least)
+    if measured and measured.token_bytes:
+        passage = round(PASSAGE_TOKENS * measured.token_bytes)
     return CatalogueEntry(
         name=name,
         is_here=info is not None,
@@ -94,5 +97,5 @@ def _entry(
         compression=compression,
         passage_bytes=passage,
         token_bytes=passage / PASSAGE_TOKENS,
-        measured=named.measured if named else None,
+        measured=measured,
     )

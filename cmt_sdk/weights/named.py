@@ -40,11 +40,14 @@ class Measured:
         memory: From compressed passages, at the defaults.
         text: From the same passages as text.
         questions: How many were asked.
+        token_bytes: Bytes a token of passages by the codec that is shipped for the model; None
+            where none is: the size of four-bit codes is computed.
     """
 
     memory: float
     text: float
     questions: int
+    token_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ _MODELS = (
             part_bytes=98_362_432,
             sha256=("bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",),
         ),
-        measured=Measured(memory=68.5, text=69.8, questions=1884),
+        measured=Measured(memory=68.5, text=69.8, questions=1884, token_bytes=696),
     ),
     NamedModel(
         name="qwen2.5-coder-0.5b-instruct",

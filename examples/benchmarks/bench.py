@@ -1,10 +1,10 @@
 """Timings side by side in one run: python examples/benchmarks/bench.py --out FILE.
 
-Adding next to a bare forward pass of the model, asking with the memory and the text reader,
-decoding, cold and warm starts, one and sixteen clients of a server, search and forgetting among
-100,000 passages, and, where llama-cpp-python is installed, text RAG through llama.cpp on the same
-weights. The documents are those of examples/; the 100,000 passages those of load.py, without a
-model.
+Adding next to a bare forward pass of the model, loading a passage, asking with the memory and the
+text reader, decoding, cold and warm starts, one and sixteen clients of a server, search and
+forgetting among 100,000 passages, and, where llama-cpp-python is installed, text RAG through
+llama.cpp on the same weights. The documents are those of examples/; the 100,000 passages those of
+load.py, without a model.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ DOCUMENTS, QUESTIONS = HERE.parent / "documents", HERE.parent / "demo_questions.
 KS = (1, 8)
 ROUNDS = 3
 FILES = 4  # documents that are added again and again: some 24 passages
+LOADED = 8  # passages that are decoded
+DECODINGS = 10  # of each, timed together
 CLIENTS = 16
 MANY = 100_000  # passages of the large memory
 SEARCHED = 60  # questions to it
@@ -99,6 +102,7 @@ def adding(folder: Path, rows: Rows) -> None:
             rates.append(tokens / added)
         rows.append(("add / bare forward pass, CPU time", spread(ratios, 1)))
         rows.append(("add, tokens a second of CPU time", spread(rates, 1)))
+        loading(memory._engine, texts[:LOADED], rows)
         memory.forget(scope="warm")
         memory.add_many(files)
         stats = memory.stats()
@@ -106,6 +110,28 @@ def adding(folder: Path, rows: Rows) -> None:
     rows.append(("memory, bytes a passage on disk", f"{stats.memory_bytes / stats.passages:.0f}"))
     rows.append(("memory, bytes a token", f"{stats.memory_bytes / stats.tokens:.0f}"))
     rows.append(("text, bytes a passage", f"{stats.text_bytes / stats.passages:.0f}"))
+
+
+def loading(engine: Any, texts: Sequence[str], rows: Rows) -> None:
+    """CPU time of decoding one passage's memory to tensors, in four-bit codes and in those of the
+    codec, in turn.
+    """
+    method = engine._method
+    reader = method if engine._cpu is None else engine._cpu._layout
+    makers = {"four-bit codes": replace(method, encodes=False), "codec": method}
+    made = {name: maker.compress(texts) for name, maker in makers.items()}
+    times: dict[str, list[float]] = {name: [] for name in made}
+    for number in range(len(texts)):
+        for name, memories in made.items():
+
+            def decode(memory: Any = memories[number]) -> None:
+                for _ in range(DECODINGS):
+                    reader._decoded(memory)
+
+            decode()
+            times[name].append(seconds(decode, time.process_time) / DECODINGS)
+    for name, some in times.items():
+        rows.append((f"loading a passage, {name}, ms of CPU time", spread(some)))
 
 
 def asking(memory: cmt_sdk.Memory, questions: Sequence[str], rows: Rows) -> None:

@@ -25,4 +25,5 @@ if __name__ == "__main__":
 
     kv.quantize = unchanged
     kv.dequantize = lambda packed: packed.codes.float()
-    main(["eval", *sys.argv[1:]], prog_name="cmt")
+    patched = ["--set", "codec=4bit", "--set", "runtime=torch"]  # what was replaced above
+    main(["eval", *sys.argv[1:], *patched], prog_name="cmt")

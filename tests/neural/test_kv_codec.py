@@ -124,7 +124,7 @@ def trained(tmp_path):
     arguments = ["--text", str(notes), "--out", str(tmp_path / "made"), "--part", "codec"]
     train.main([*arguments, "--model", str(model), "--device", "cpu"], standalone_mode=False)
     given = {"model": str(model), "adapter": str(tmp_path / "made"), "device": "cpu"}
-    return given | {"compression": 4, "codec": "auto"}
+    return given | {"compression": 4}
 
 
 def archive_format(file):
@@ -133,34 +133,109 @@ def archive_format(file):
         return json.loads(archive.read("manifest.json"))["format"]
 
 
-def test_the_codec_of_an_adapter_is_used_and_named(trained, tmp_path):
-    """codec="4bit" leaves it alone; a memory can hold both kinds, and is made anew by reencode."""
+def kinds(memory):
+    """The kind of each stored compressed passage, by its document."""
+    stored = {d.id: [p.id for p in memory.passages(d.id)] for d in memory.documents()}
+    loaded = memory._store.load([n for found in stored.values() for n in found], memory.fingerprint)
+    return {name: loaded[number].kind for name, (number,) in stored.items()}
+
+
+def answers(memory):
+    """Whether two passages are read for an answer, without one being compressed again."""
+    assert memory.stats().pending == 0
+    return len(memory.model.ask("Where is the museum?", k=2, max_tokens=2).sources) == 2
+
+
+def test_the_codec_of_an_adapter_is_the_default_and_named(trained, tmp_path):
+    """codec="4bit" leaves it alone, and so does a model without a codec."""
     bundle = read_bundle(tmp_path / "made")
     assert bundle.codec is not None
-    engine, plain = (
-        LocalEngine(Settings(**trained | {"codec": codec})) for codec in ("auto", "4bit")
+    engine, plain, bare = (
+        LocalEngine(Settings(**trained | changed))
+        for changed in ({}, {"codec": "4bit"}, {"adapter": "none"})
     )
     mine, theirs = engine.compressor.fingerprint, plain.compressor.fingerprint
     assert (mine.codec, theirs.codec) == (bundle.codec_hash, "")
+    assert bare.compressor.fingerprint.codec == ""
+    made = [e.compressor.compress(TEXTS[:1])[0].compressed.kind for e in (engine, plain, bare)]
+    assert made == ["kv2", "kv", "kv"]
     assert mine.id != theirs.id
     assert theirs.differences(mine) == []
     assert mine.differences(theirs) == [f"codec: {mine.codec} != "]
+
+
+@pytest.fixture
+def four_bits(trained, tmp_path):
+    """The folder of a memory with one document, "old", in four-bit codes, and its fingerprint."""
     with cmt_sdk.open(tmp_path / "m", **trained | {"codec": "4bit"}) as memory:
         memory.add(TEXTS[0], id="old")
-        memory.export(tmp_path / "four.cmt")
-    with cmt_sdk.open(tmp_path / "m", codec="auto") as memory:
+        assert kinds(memory) == {"old": "kv"}
+        return tmp_path / "m", memory.fingerprint
+
+
+def test_a_memory_recorded_in_four_bits_stays_so(four_bits):
+    """It opens at the defaults, adds in four bits, answers, and has nothing to reencode."""
+    folder, made_by = four_bits
+    with cmt_sdk.open(folder) as memory:
+        assert memory.settings.codec == "4bit"
         memory.add(TEXTS[1], id="new")
-        assert len(memory.model.ask("Where is the museum?", k=2, max_tokens=2).sources) == 2
-        assert memory.export(tmp_path / "both.cmt") == 2
+        assert kinds(memory) == {"old": "kv", "new": "kv"}
+        assert answers(memory)
+        assert memory._store.fingerprints() == [made_by]
+        assert memory.reencode() == 0
+
+
+def test_a_memory_from_before_the_setting_mixes(four_bits):
+    """What it holds is read as it is and keeps its id; what comes new is made by the codec;
+    reencode brings the rest.
+    """
+    folder, made_by = four_bits
+    with cmt_sdk.open(folder) as memory:
+        recorded = memory._store.settings()
+        memory._store.set_settings({n: v for n, v in recorded.items() if n != "codec"})
+    with cmt_sdk.open(folder) as memory:
+        assert memory.model.ask("Where is the museum?", max_tokens=2).sources
+        memory.add(TEXTS[1], id="new")
+        assert kinds(memory) == {"old": "kv", "new": "kv2"}
+        assert answers(memory)
+        found = {made.id: made.codec for made in memory._store.fingerprints()}
+        assert found == {made_by.id: "", memory.fingerprint.id: memory.fingerprint.codec}
+        assert all(result.ok for result in memory.check())
         assert memory.reencode() == 1
-        assert [made.codec for made in memory._store.fingerprints()] == [mine.codec]
-    with pytest.raises(cmt_sdk.ModelMismatch, match=r"codec: .* cmt reencode"):
-        cmt_sdk.open(tmp_path / "m", codec="4bit").model.ask("Where is the museum?")
-    with cmt_sdk.open(tmp_path / "other", **trained) as memory:
-        numbers = [archive_format(tmp_path / name) for name in ("four.cmt", "both.cmt")]
-        assert numbers == [1, 2]  # earlier releases refuse what they cannot read
-        progress = memory.import_archive(tmp_path / "both.cmt")
-        assert (progress.added, memory.stats().pending) == (2, 0)
+        assert kinds(memory) == {"old": "kv2", "new": "kv2"}
+
+
+def test_a_memory_goes_back_to_four_bits_by_reencode(trained, tmp_path):
+    """Until then the difference is named with the remedy."""
+    with cmt_sdk.open(tmp_path / "m", **trained) as memory:
+        memory.add(TEXTS[0], id="old")
+        memory.configure(codec="4bit")
+    with (
+        cmt_sdk.open(tmp_path / "m") as memory,
+        pytest.raises(cmt_sdk.ModelMismatch, match=r"codec: .* cmt reencode"),
+    ):
+        memory.model.ask("Where is the museum?")
+    with cmt_sdk.open(tmp_path / "m") as memory:
+        assert memory.reencode() == 1
+        assert kinds(memory) == {"old": "kv"}
+
+
+def test_an_archive_may_hold_both_kinds(four_bits, trained, tmp_path):
+    """Its number is then one that earlier releases refuse; that of one in four bits alone stays. A
+    memory in four bits takes those in four bits, and makes the others anew.
+    """
+    folder, _ = four_bits
+    with cmt_sdk.open(folder, codec="auto") as memory:
+        memory.export(tmp_path / "four.cmt")
+        memory.add(TEXTS[1], id="new")
+        assert memory.export(tmp_path / "both.cmt") == 2
+    assert [archive_format(tmp_path / name) for name in ("four.cmt", "both.cmt")] == [1, 2]
+    for codec, new, made in (("auto", "kv2", 0), ("4bit", "kv", 1)):
+        with cmt_sdk.open(tmp_path / codec, **trained | {"codec": codec}) as memory:
+            progress = memory.import_archive(tmp_path / "both.cmt")
+            assert (progress.added, progress.compressed - progress.taken) == (2, made)
+            assert kinds(memory) == {"old": "kv", "new": new}
+            assert answers(memory)
 
 
 def test_both_engines_read_the_same_entries(trained, tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
-"""What is fuzzed: bytes as a stored memory, as one of a codec, and as an archive. Hypothesis drives it in the
-short form, atheris in the long.
+"""What is fuzzed: bytes as a stored memory, as one of a codec, and as an archive. Hypothesis drives
+it in the short form, atheris in the long.
 
 python -m tests.reliability.fuzzing blob|codec|archive CORPUS -max_total_time=300      (libFuzzer's
 options; needs atheris)
@@ -22,6 +22,7 @@ from types import FunctionType, ModuleType
 
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from cmt_sdk.archive.contents import opened
@@ -77,26 +78,47 @@ def blob(data: bytes) -> None:
 
 
 def codec(data: bytes) -> None:
-    """Bytes as a memory of a codec, with a checksum that fits, and as the codes of one whose kept
-    bits they begin with: entries that are numbers, or our error.
+    """Bytes as memories of a codec: entries that are numbers, or our error."""
+    for memory in coded_memories(data):
+        decodes(memory)
+
+
+def coded_memories(data: bytes) -> list[CompressedPassage]:
+    """Bytes as a memory, with a checksum that fits; and as one whose tokens they begin with, then
+    its kept bits, then its codes, or the frame that holds these.
     """
-    arrays = {
-        "kept": np.frombuffer(zstandard.compress(data[: CODEC.mean.shape[1]]), np.uint8),
-        "codes": np.frombuffer(data[CODEC.mean.shape[1] :], np.uint8),
-    }
-    tried = [CompressedPassage("kv2", 1 + sum(data) % 8, arrays)]
+    tokens, kept = 1 + (data[0] if data else 0) % 8, framed(data[1:4])
+    tried = [
+        CompressedPassage("kv2", tokens, {"kept": kept, "codes": codes})
+        for codes in (framed(data[4:]), np.frombuffer(data[4:], np.uint8))
+    ]
     with suppress(StorageDamaged, StorageNewer):
         tried.append(unpack(sealed(data)))
-    for memory in tried:
-        try:
-            entries = CODEC.decode(memory)
-        except StorageDamaged:
-            continue
-        shape = (int(entries.kept.sum()), CODEC.mean.shape[2])
-        assert entries.kept.shape == (CODEC.mean.shape[1], memory.tokens)
-        assert entries.keys.shape == entries.values.shape == shape
-        assert np.isfinite(entries.keys).all()
-        assert np.isfinite(entries.values).all()
+    return tried
+
+
+def framed(data: bytes) -> NDArray[np.uint8]:
+    """Bytes as the codec stores them, as a frame."""
+    return np.frombuffer(zstandard.compress(data, 1), np.uint8)
+
+
+def decodes(memory: CompressedPassage) -> bool:
+    """Whether the codec decodes a memory: to entries that are numbers, and as many as its bits say.
+
+    What decodes is valid, and nothing else.
+    """
+    try:
+        entries = CODEC.decode(memory)
+    except StorageDamaged:
+        assert not CODEC.is_valid(memory)
+        return False
+    shape = (int(entries.kept.sum()), CODEC.mean.shape[2])
+    assert entries.kept.shape == (CODEC.mean.shape[1], memory.tokens)
+    assert entries.keys.shape == entries.values.shape == shape
+    assert np.isfinite(entries.keys).all()
+    assert np.isfinite(entries.values).all()
+    assert CODEC.is_valid(memory)
+    return True
 
 
 def sealed(data: bytes) -> bytes:
@@ -187,8 +209,11 @@ def seeds(target: str) -> list[bytes]:
     if target == "blob":
         return [pack(SAMPLE), pack(CompressedPassage("soft", 0, {}))]
     if target == "codec":
-        made = [coded(7), coded(40)]
-        return [pack(m) for m in made] + [m.arrays["codes"].tobytes() for m in made]
+        short = coded(8)
+        frames = [short.arrays[name].tobytes() for name in ("kept", "codes")]
+        bits, codes = (zstandard.decompress(frame) for frame in frames)
+        beginning = b"\7" + bits  # 8 tokens: a byte of bits for each of the three rows
+        return [pack(short), pack(coded(40)), beginning + codes, beginning + frames[1]]
     whole = members()
     return [*(bytes([n]) + data for n, data in enumerate(whole.values())), b"\x04" + zipped(whole)]
 

@@ -13,9 +13,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.reliability.fuzzing import TARGETS, members, read, seeds, zipped
+from tests.reliability.fuzzing import (
+    TARGETS,
+    coded_memories,
+    decodes,
+    members,
+    read,
+    seeds,
+    zipped,
+)
 
-SECONDS = int(os.environ.get("CMT_FUZZ_SECONDS", "300"))  # for each target
+SECONDS = int(os.environ.get("CMT_FUZZ_SECONDS", "300"))  # for each target but the codec
+RUNS = int(os.environ.get("CMT_FUZZ_RUNS", "10_000_000"))  # of the codec: half an hour of a core
 SEEDS = {target: seeds(target) for target in TARGETS}
 FEW = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -94,13 +103,14 @@ def test_what_mutation_starts_from_is_sound(tmp_path):
     """Otherwise every input would be refused at the first look, and nothing be tried."""
     (tmp_path / "sound.cmt").write_bytes(zipped(members()))
     assert read(tmp_path / "sound.cmt") == 3
+    assert [sum(map(decodes, coded_memories(seed))) for seed in SEEDS["codec"]] == [1, 1, 1, 1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_guided_fuzzing_finds_nothing(target, tmp_path, tally):
-    """Atheris mutates towards code not reached yet, for `CMT_FUZZ_SECONDS` (300) each; a finding
-    ends it with another code.
+    """Atheris mutates towards code not reached yet, for `CMT_FUZZ_SECONDS` (300) each, of the codec
+    for `CMT_FUZZ_RUNS` (10 million) inputs; a finding ends it with another code.
     """
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("guided fuzzing needs atheris: pip install atheris (Linux and macOS)")
@@ -110,13 +120,14 @@ def test_guided_fuzzing_finds_nothing(target, tmp_path, tally):
         "tests.reliability.fuzzing",
         target,
         str(tmp_path),
-        f"-max_total_time={SECONDS}",
+        f"-runs={RUNS}" if target == "codec" else f"-max_total_time={SECONDS}",
         f"-artifact_prefix={tmp_path}/",
         "-rss_limit_mb=4096",
     ]
     root = Path(__file__).parents[2]
+    limit = 4 * 3600 if target == "codec" else SECONDS + 300
     done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, check=False, timeout=SECONDS + 300
+        command, cwd=root, capture_output=True, text=True, check=False, timeout=limit
     )
     assert done.returncode == 0, done.stderr[-4000:]
     runs = re.search(r"Done (\d+) runs", done.stderr)

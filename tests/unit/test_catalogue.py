@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from cmt_sdk import catalogue, errors
+from cmt_sdk.weights.bundle import SHIPPED
 from cmt_sdk.weights.named import NAMED
 from cmt_sdk.weights.registry import install
 from cmt_sdk.weights.shapes import shape_of
@@ -59,9 +60,23 @@ def test_named_models_are_listed_before_they_are_fetched() -> None:
     assert (qwen.parameters, qwen.licence) == (494_032_768, "Apache-2.0")
     assert (qwen.download_bytes, qwen.disk_bytes) == (491_400_064, 1_260_334_848)
     assert entries["smollm2-135m-instruct"].compression == 4
-    # 30 layers of 3 heads: a quarter of 150 entries, 76 bytes each, the marks and a mean of 64
-    assert entries["smollm2-135m-instruct"].passage_bytes == 90 * (37.5 * 76 + 150 / 8 + 128) + 0.5
-    assert entries["smollm2-135m-instruct"].token_bytes == pytest.approx(1798, abs=1)
+    # 24 layers of 2 heads: half of 150 entries, 76 bytes each, the marks and a mean of 64
+    assert qwen.passage_bytes == 48 * (75 * 76 + 150 / 8 + 128)
+
+
+def test_a_model_with_a_codec_takes_what_was_measured() -> None:
+    """Which is less than half of what four-bit codes are computed to take; a codec is shipped for
+    each model that has such a figure, and for no other.
+    """
+    entries = {entry.name: entry for entry in catalogue()}
+    for name, model in NAMED.items():
+        size = model.measured.token_bytes if model.measured else None
+        assert (size is not None) == (SHIPPED / name / "codec.safetensors").exists()
+    default = entries["smollm2-135m-instruct"]
+    assert default.measured is not None
+    assert default.token_bytes == pytest.approx(default.measured.token_bytes)
+    assert default.passage_bytes == pytest.approx(150 * default.token_bytes)
+    assert default.token_bytes < NAMED[default.name].shape.passage(4, 32) / 150 / 2
 
 
 def test_every_named_model_is_pinned() -> None:

@@ -483,6 +483,7 @@ def test_config_shows_and_sets(cmt):
     told = "passages compressed with another value: `cmt reencode` re-encodes them\n"
     assert cmt("config", "set", "compression", "2.5").stderr == told
     assert cmt("config", "set", "compression", "2.5").stderr == ""
+    assert cmt("config", "set", "codec", "4bit").stderr == told
     assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
     assert (config["settings"]["compression"], config["settings"]["rerank"]) == (2.5, 0)

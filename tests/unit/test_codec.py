@@ -160,8 +160,25 @@ def test_a_basis_without_an_inverse_is_named():
     assert flat.is_valid(memory())
 
 
+def with_code(frame, code):
+    """A frame of codes whose last one is another."""
+    codes = np.frombuffer(zstandard.decompress(frame), np.int8).copy()
+    codes[-1] = code
+    return zstandard.compress(codes.tobytes())
+
+
+def claiming(frame, size):
+    """A frame of some megabytes whose header says another size; its blocks stay."""
+    at = 4 + 1 + (not frame[4] & 0x20)  # magic, descriptor, and a window where it has one
+    made = frame[:at] + size.to_bytes(4, "little") + frame[at + 4 :]
+    assert zstandard.frame_content_size(made) == size
+    return made
+
+
 def test_what_no_codec_wrote_is_refused():
-    """Frames that are cut, lengthened, of another size or none, other types, other tokens."""
+    """Frames that are cut, lengthened, of another size or none, other types, other tokens, and a
+    code that none is; the largest codes are sound.
+    """
     made = memory()
     sound = {name: array.tobytes() for name, array in made.arrays.items()}
     nothing = zstandard.compress(b"")
@@ -174,13 +191,15 @@ def test_what_no_codec_wrote_is_refused():
         *(changed(made, **{name: made.arrays[name].astype(np.float16)}) for name in sound),
         *(changed(made, **{name: made.arrays[name][None]}) for name in sound),
         changed(made, kept=zstandard.compress(b"\xff" * (ROWS * 3))),
+        changed(made, codes=with_code(sound["codes"], -128)),
         replace(made, arrays={"kept": made.arrays["kept"]}),
         replace(made, kind="kv"),
         replace(made, tokens=0),
         replace(made, tokens=TOKENS + 8),
         replace(made, tokens=MAX_PASSAGE_TOKENS + 1),
     ]
-    assert CODEC.is_valid(made)
+    largest = [changed(made, codes=with_code(sound["codes"], code)) for code in (-127, 127)]
+    assert all(CODEC.is_valid(m) for m in (made, *largest))
     for number, other in enumerate(forged):
         assert not CODEC.is_valid(other), number
         with pytest.raises(StorageDamaged, match="cmt reencode"):
@@ -203,10 +222,12 @@ def test_a_frame_that_expands_to_gigabytes_is_not_expanded(monkeypatch):
     bomb = zstandard.compress(zeros)
     hidden = zstandard.ZstdCompressor(write_content_size=False).compress(zeros)
     every = zstandard.compress(b"\xff" * (ROWS * MAX_PASSAGE_TOKENS // 8))
-    for codes in (bomb, hidden):
-        assert not CODEC.is_valid(changed(memory(), codes=codes))
-        assert not CODEC.is_valid(changed(memory(), kept=codes))
-        whole = replace(changed(memory(), kept=every, codes=codes), tokens=MAX_PASSAGE_TOKENS)
+    made = memory()
+    sound = zstandard.frame_content_size(made.arrays["codes"].tobytes())
+    for codes in (bomb, hidden, claiming(bomb, sound)):
+        assert not CODEC.is_valid(changed(made, codes=codes))
+        assert not CODEC.is_valid(changed(made, kept=codes))
+        whole = replace(changed(made, kept=every, codes=codes), tokens=MAX_PASSAGE_TOKENS)
         assert not CODEC.is_valid(whole)
     assert max(expanded, default=0) <= ROWS * MAX_PASSAGE_TOKENS // 8
 

@@ -8,12 +8,13 @@ import json
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
+from cmt_sdk.config import recorded as recording
 from cmt_sdk.config.methods import find_method
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting
@@ -79,6 +80,19 @@ def test_recorded_settings_of_today_stay_as_they_are():
     """Only the settings with `keep` are those of an earlier release."""
     today = {"compressor": "kv", "compression": 2.5, "rerank": None}
     assert Settings.from_recorded(today) == today
+
+
+@pytest.mark.parametrize("compressor", ["kv", "soft"])
+def test_a_codec_that_was_the_default_once_is_no_obstacle(compressor):
+    """Every memory recorded codec="4bit", which holds for "kv" alone: "soft" opens, and a memory
+    can change to it. Asked for, it is refused.
+    """
+    recorded = {**asdict(Settings()), "compressor": compressor, "codec": "4bit"}
+    assert recording.asked(recorded, {}).codec == ("4bit" if compressor == "kv" else "auto")
+    changed = recording.asked(recorded, {"compressor": "soft", "rerank": 0})
+    assert changed == Settings(compressor="soft", rerank=0)
+    with pytest.raises(InvalidSetting, match="codec='4bit': only compressor='kv'"):
+        recording.asked(recorded, {"compressor": "soft", "codec": "4bit"})
 
 
 def test_a_memory_of_earlier_settings_opens(tmp_path):
