@@ -129,7 +129,16 @@ def size_table() -> str:
         sizes = (weights, shape.weights("bf16"), shape.weights("fp32"))
         gib = [f"{size / 2**30:.1f} GiB" for size in sizes]
         rows.append([name, *gib, *(f"{n:,.0f}" for n in token), f"{card} GB"])
-    headings = ("model", "4 bits", "bf16", "fp32", "a quarter", "half", "all", "smallest card")
+    headings = (
+        "model",
+        "4 bits",
+        "bf16",
+        "fp32",
+        "a quarter",
+        "two thirds",
+        "all",
+        "smallest card",
+    )
     return table(headings, rows)
 
 

@@ -112,7 +112,7 @@ _methods = {
     "kv": MethodInfo(
         "cmt_sdk.neural.methods.kv:KVMethod",
         _kv_share,
-        untrained_compression=2,
+        untrained_compression=1.5,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
             "scores": "only compressor='kv' chooses entries of the KV cache",
