@@ -60,6 +60,7 @@ class Transactions(ABC):
         InvalidFilter.
         """
 
+    @abstractmethod
     def _bump_change_counter(self, db: Connection) -> None:
         """Record that the set of vectors has lost some, where an index outside needs to know."""
 
