@@ -45,14 +45,14 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[CheckResult]:
     yield database
     if database.ok:
         yield index_state(db, folder)
-        yield _texts(db)
+        yield texts(db)
         yield records(db)
         for check in CHECKS:
             bad = check.find(db)
             detail = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
             yield CheckResult(check.name, not bad, detail, REPAIR if bad else "")
-        yield _memories(db)
-        yield _pending(db, now)
+        yield memories(db)
+        yield pending(db, now)
         yield copies.finding(db, folder)
 
 
@@ -93,7 +93,7 @@ def _database(db: Connection) -> CheckResult:
     )
 
 
-def _texts(db: Connection) -> CheckResult:
+def texts(db: Connection) -> CheckResult:
     """Check the texts against their hashes: no other check notices a bit that the disk lost."""
     bad = changed_texts(db)
     detail = f"not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
@@ -299,7 +299,8 @@ def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
             yield row.passage_id, ""
 
 
-def _memories(db: Connection) -> CheckResult:
+def memories(db: Connection) -> CheckResult:
+    """Check that every compressed passage can be read."""
     every = list(damaged_memories(db))
     bad = [f"passage {number}: {why}" for number, why in every if why]
     detail = (
@@ -313,15 +314,16 @@ def _memories(db: Connection) -> CheckResult:
     )
 
 
-def _pending(db: Connection, now: float) -> CheckResult:
+def pending(db: Connection, now: float) -> CheckResult:
+    """Tell how many passages are pending, and whether an erasure is."""
     sql = f"""SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
         JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
-    pending = db.execute(text(sql), {"now": now}).scalar_one()
+    count = db.execute(text(sql), {"now": now}).scalar_one()
     due = db.execute(text("SELECT 1 FROM settings WHERE name = 'erasure'")).scalar()
-    detail = f"{pending} passages are pending" if pending else "no passage is pending"
+    detail = f"{count} passages are pending" if count else "no passage is pending"
     if due:
         detail += "; an erasure was cut short, and goes on when the memory is next opened"
-    return CheckResult("compression", True, detail, "cmt compress" if pending else "")
+    return CheckResult("compression", True, detail, "cmt compress" if count else "")
 
 
 def index_state(db: Connection, folder: Path) -> CheckResult:

@@ -158,7 +158,7 @@ class Passages(Transactions):
                     f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
                 )
                 for row in db.exec_driver_sql(sql):
-                    memory = _memory_of(row.passage_id, row.data)
+                    memory = memory_of(row.passage_id, row.data)
                     if memory is None:
                         continue
                     found[row.passage_id] = memory
@@ -194,7 +194,7 @@ class Passages(Transactions):
         with self._read() as db:
             for some in chunks(passage_ids):
                 for row in db.exec_driver_sql(f"{sql} ({some})"):
-                    memory = _memory_of(row.passage_id, row.data)
+                    memory = memory_of(row.passage_id, row.data)
                     if memory is not None:
                         embedding = np.frombuffer(row.key, "<f4").astype(np.float32)
                         found[row.passage_id] = (
@@ -307,7 +307,7 @@ def _makers(db: Connection) -> list[Fingerprint]:
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
-def _memory_of(passage: int, data: bytes) -> CompressedPassage | None:
+def memory_of(passage: int, data: bytes) -> CompressedPassage | None:
     """Return a stored compressed passage; None for a damaged one, which is then made again from the
     text like a missing one.
     """
