@@ -28,6 +28,8 @@ from cmt_sdk.system.disk import sha256_of
 from cmt_sdk.types import CheckResult
 
 REPAIR = "cmt check --repair"
+TEXT_BYTES = "CAST(text AS BLOB)"
+DATA_BYTES = "coalesce(CAST(data AS BLOB), x'')"
 YEARS = "BETWEEN -62135596800 AND 253402300799"  # 1 to 9999, in seconds since 1970
 IN_TIME = (
     f"coalesce(created_at, 1e18) {YEARS}",
@@ -93,9 +95,9 @@ def _database(db: Connection) -> CheckResult:
     )
 
 
-def texts(db: Connection) -> CheckResult:
+def texts(db: Connection, body: str = TEXT_BYTES) -> CheckResult:
     """Check the texts against their hashes: no other check notices a bit that the disk lost."""
-    bad = changed_texts(db)
+    bad = changed_texts(db, body)
     detail = f"not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
     return CheckResult(
         "texts",
@@ -105,11 +107,11 @@ def texts(db: Connection) -> CheckResult:
     )
 
 
-def changed_texts(db: Connection) -> list[str]:
-    """Return the ids of documents whose text differs from the hash that was stored with it."""
-    rows = db.execute(
-        text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents")
-    )
+def changed_texts(db: Connection, body: str = TEXT_BYTES) -> list[str]:
+    """Return the ids of documents whose text differs from the hash that was stored with it; `body`
+    gives the bytes of a text in SQL.
+    """
+    rows = db.execute(text(f"SELECT doc_id, {body} AS text, content_hash FROM documents"))
     return [str(r.doc_id) for r in rows if hashlib.sha256(r.text).hexdigest() != r.content_hash]
 
 
@@ -286,11 +288,9 @@ CHECKS = (
 )
 
 
-def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
+def damaged_memories(db: Connection, data: str = DATA_BYTES) -> Iterator[tuple[int, str]]:
     """Yield each passage with a memory, and why that cannot be read; empty where it can."""
-    for row in db.execute(
-        text("SELECT passage_id, coalesce(CAST(data AS BLOB), x'') AS data FROM memories")
-    ):
+    for row in db.execute(text(f"SELECT passage_id, {data} AS data FROM memories")):
         try:
             unpack(row.data)
         except (StorageDamaged, StorageNewer) as error:
@@ -299,9 +299,9 @@ def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
             yield row.passage_id, ""
 
 
-def memories(db: Connection) -> CheckResult:
+def memories(db: Connection, data: str = DATA_BYTES) -> CheckResult:
     """Check that every compressed passage can be read."""
-    every = list(damaged_memories(db))
+    every = list(damaged_memories(db, data))
     bad = [f"passage {number}: {why}" for number, why in every if why]
     detail = (
         f"{len(bad)} of {len(every)} cannot be read ({bad[0]})" if bad else f"{len(every)} readable"

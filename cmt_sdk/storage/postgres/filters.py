@@ -80,8 +80,8 @@ def _on_source(source: str, bind: Bind) -> str:
     forms = spellings(source)
     if "*" not in source:
         return f"({' OR '.join(f'd.source = {bind(form)}' for form in forms)})"
-    escaped = [form.translate({ord(c): f"\\{c}" for c in "\\%_"}) for form in forms]
-    return f"({' OR '.join(f'd.source LIKE {bind(e.replace("*", "%"))}' for e in escaped)})"
+    signs = {ord(c): f"\\{c}" for c in "\\%_"} | {ord("*"): "%"}
+    return f"({' OR '.join(f'd.source LIKE {bind(form.translate(signs))}' for form in forms)})"
 
 
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
@@ -105,7 +105,8 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     of_kind = f"(coalesce(jsonb_typeof({found}), '') = '{kind}' AND {found} {operator} {bound})"
     if kind != "number":
         return of_kind
-    return f"({of_kind} OR coalesce({_number_in_text(found)} {operator} CAST({bound} AS numeric), false))"
+    in_text = f"{_number_in_text(found)} {operator} CAST({bound} AS numeric)"
+    return f"({of_kind} OR coalesce({in_text}, false))"
 
 
 def _number_in_text(found: str) -> str:
@@ -127,8 +128,8 @@ def _among(found: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
     """
     for choice in choices:
         _kind(key, choice)
-    equal = f"{found} IN (SELECT jsonb_array_elements(CAST({bind(json.dumps(list(choices)))} AS jsonb)))"
-    return f"coalesce({equal}, false)"
+    among = f"SELECT jsonb_array_elements(CAST({bind(json.dumps(list(choices)))} AS jsonb))"
+    return f"coalesce({found} IN ({among}), false)"
 
 
 def _kind(key: str, value: Scalar) -> str:

@@ -123,15 +123,11 @@ class PostgresIndex:
         return int(dimension) if many else None
 
     def _build(self, dimension: int) -> None:
-        """Build the graph while others write. One that another process is building is left to it."""
-        self._store._alone(
-            [
-                f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {_name(dimension)} ON {SCHEMA}.vectors"
-                f" USING hnsw ((key::halfvec({dimension})) halfvec_cosine_ops)"
-                f" WHERE vector_dims(key) = {dimension}"
-            ],
-            lock=BUILDING,
-        )
+        """Build the graph while others write, unless another process is building it."""
+        build = f"""CREATE INDEX CONCURRENTLY IF NOT EXISTS {_name(dimension)} ON {SCHEMA}.vectors
+            USING hnsw ((key::halfvec({dimension})) halfvec_cosine_ops)
+            WHERE vector_dims(key) = {dimension}"""
+        self._store._alone([build], lock=BUILDING)
 
     def erase(self) -> None:
         """Do nothing: the store's own erasure clears the graph of deleted embeddings too."""

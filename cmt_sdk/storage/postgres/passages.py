@@ -127,7 +127,7 @@ class PostgresPassages(Passages, Server):
         """
         now = self.now().timestamp()
         rows = []
-        for passage, made in encoded.items():
+        for passage, made in sorted(encoded.items()):  # two that save at once lock in one order
             data = pack(made.compressed)
             row = {"id": passage, "now": now, "bytes": len(data), "data": data}
             row |= {"fidelity": made.fidelity, "by": fingerprint.id}
@@ -200,7 +200,7 @@ class PostgresPassages(Passages, Server):
         with self._write() as db:
             db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MAKING})
             for sql in (
-                f"INSERT INTO waiting (passage_id) SELECT passage_id {others} ON CONFLICT DO NOTHING",
+                f"INSERT INTO waiting SELECT passage_id {others} ON CONFLICT DO NOTHING",
                 f"DELETE FROM memories WHERE passage_id IN (SELECT passage_id {others})",
             ):
                 db.execute(text(sql), by)

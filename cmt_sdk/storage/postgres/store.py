@@ -91,7 +91,7 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
                 WHERE oid = '{SCHEMA}.documents'::regclass"""
             if not db.execute(text(own)).scalar():
                 return False
-            now = db.execute(text("SELECT age(pg_current_xact_id()::xid)")).scalar_one()
+            # later than every deletion so far
             mine = db.execute(text("SELECT CAST(pg_current_xact_id() AS text)")).scalar_one()
             while (seen := _is_seen(db, mine)) and time.monotonic() < until:
                 time.sleep(LOOK_AGAIN_S)
@@ -128,21 +128,22 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
         found = db.execute(text(versions)).one()
         detail = f"Postgres {found.server}, pgvector {found.pgvector}, schema {REVISIONS[-1]}"
         yield CheckResult("database", True, f"{self.place}: {detail}")
-        yield checks.texts(db)
+        yield checks.texts(db, "convert_to(text, 'UTF8')")
         yield checks.records(db)
         for check in checks.CHECKS:
-            if check.name in ("metadata", "settings", "passages", "fingerprints"):
+            if check.name in ("metadata", "passages", "fingerprints"):
                 bad = check.find(db)
                 detail = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
                 yield CheckResult(check.name, not bad, detail, "restore a backup" if bad else "")
-        yield checks.memories(db)
+        yield checks.memories(db, "data")
         yield checks.pending(db, self.now().timestamp())
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:  # noqa: ARG002
         """Raise InvalidInput: the server's own tools copy a database."""
         raise InvalidInput(
-            f"{self.place} is backed up by its server: pg_dump --schema={SCHEMA} (docs/postgres.md);"
-            f" Memory.export, `cmt export`, writes an archive of this memory, such as {target}.cmt"
+            f"{self.place} is backed up by its server: pg_dump --schema={SCHEMA}"
+            " (docs/postgres.md); Memory.export, `cmt export`, writes an archive of this memory, such"
+            f" as {target}.cmt"
         )
 
     def note_copy(self, path: Path) -> None:
