@@ -18,8 +18,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
+from cmt_sdk.config.address import DatabaseAddress
+
 VARIABLE = "CMT_TEST_POSTGRES"
-PASSWORD = "s3cret-of-tests"
+PASSWORD = "s3cret-of-tests"  # noqa: S105 - looked for in messages
 TABLES = "documents, passages, vectors, memories, waiting, fingerprints, settings"
 
 
@@ -32,7 +34,7 @@ class Database:
         admin: for a superuser, as SQLAlchemy takes it.
     """
 
-    address: str
+    address: DatabaseAddress
     admin: str
 
     @contextmanager
@@ -65,6 +67,11 @@ def server() -> str:
     )
     running = embedded.get_server(Path(tempfile.mkdtemp(prefix="cmt-pg-")), cleanup_mode="delete")
     url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:  # nothing is to outlive the tests
+        db.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+        db.exec_driver_sql("SELECT pg_reload_conf()")
+    engine.dispose()
     return url.render_as_string(False)
 
 
@@ -81,7 +88,7 @@ def new_database() -> Database:
     engine.dispose()
     owned = admin.set(database=name)
     made = Database(
-        owned.set(username=name, password=PASSWORD).render_as_string(False),
+        DatabaseAddress(owned.set(username=name, password=PASSWORD).render_as_string(False)),
         owned.render_as_string(False),
     )
     with made.as_admin() as engine, engine.connect() as db:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.ports import Store
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
@@ -135,7 +136,7 @@ def open_encrypted(folder: Path, clock: Clock) -> Store:
     return store
 
 
-_homes: dict[str, Path] = {}  # the test that a database serves now, by its address
+_homes: dict[DatabaseAddress, Path] = {}  # the test that a database serves now, by its address
 
 
 def open_postgres(folder: Path, clock: Clock) -> Store:

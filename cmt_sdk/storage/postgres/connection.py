@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, text
 
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.errors import (
     InvalidSetting,
     MemoryNotFound,
@@ -24,7 +25,7 @@ from cmt_sdk.errors import (
     StorageError,
 )
 from cmt_sdk.storage.connection import utc_now
-from cmt_sdk.storage.postgres.address import shown, url_of
+from cmt_sdk.storage.postgres.address import url_of
 from cmt_sdk.storage.postgres.errors import translated
 from cmt_sdk.storage.postgres.filters import conditions
 from cmt_sdk.storage.postgres.schema import SCHEMA, is_up_to_date, migrate, revision
@@ -107,7 +108,7 @@ class Server(Transactions):
 
     def __init__(
         self,
-        address: str,
+        address: DatabaseAddress,
         *,
         scope: str = "",
         create: bool = True,
@@ -118,6 +119,7 @@ class Server(Transactions):
                 f"scope={scope!r:.60}: give names with a slash between them, such as user/ann, of"
                 f" {LONGEST_KEY} characters at most"
             )
+        self._address = address
         self._url = url_of(address)
         self._scope = scope
         self._clock = clock
@@ -134,7 +136,7 @@ class Server(Transactions):
     @property
     def place(self) -> str:
         """The address, without its password."""
-        return shown(self._url)
+        return str(self._address)
 
     def _begin(self, *, create: bool) -> None:
         """Check the server and the role, and bring the tables up to date."""

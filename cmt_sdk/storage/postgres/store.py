@@ -142,8 +142,8 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
         """Raise InvalidInput: the server's own tools copy a database."""
         raise InvalidInput(
             f"{self.place} is backed up by its server: pg_dump --schema={SCHEMA}"
-            " (docs/postgres.md); Memory.export, `cmt export`, writes an archive of this memory, such"
-            f" as {target}.cmt"
+            " (docs/postgres.md); Memory.export, `cmt export`, writes an archive of this memory,"
+            f" such as {target}.cmt"
         )
 
     def note_copy(self, path: Path) -> None:
