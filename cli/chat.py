@@ -61,8 +61,8 @@ def chat(
     commands, and exit ends the chat. The arrow keys recall earlier input, also from earlier chats:
     it is stored in the file chat-history in the memory's folder, which only you can read. Text that
     becomes a document is not stored there, so `cmt forget` leaves no trace of it. To leave no trace
-    of questions either, delete the file or use --no-history. An encrypted memory and one in a database have no
-    such file.
+    of questions either, delete the file or use --no-history. An encrypted memory and one in a
+    database have no such file.
 
     On standard input, each line is one turn; with --json each answer is one object on a line.
 

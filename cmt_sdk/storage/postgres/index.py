@@ -52,7 +52,7 @@ class PostgresIndex:
         where, values = self._condition(allowed)
         bound = dict(values) | {"vector": vector_text(vector), "limit": limit}
         few = f"""SELECT count(*), (SELECT vector_dims(key) FROM vectors LIMIT 1)
-            FROM (SELECT 1 FROM {JOINED} WHERE {where} LIMIT :most) fitting"""
+            FROM (SELECT 1 FROM {JOINED} WHERE {where} LIMIT :most) AS fitting"""
         with self._store._read() as db:
             most = {"most": self._exact_limit + 1}
             count, dimension = db.execute(text(few), dict(values) | most).one()
@@ -117,7 +117,7 @@ class PostgresIndex:
     def _dimension_of_many(self, db: Connection) -> int | None:
         """Return the dimension of the embeddings where a graph is meant for so many, else None."""
         sql = """SELECT count(*), (SELECT vector_dims(key) FROM vectors LIMIT 1)
-            FROM (SELECT 1 FROM vectors LIMIT :most) some"""
+            FROM (SELECT 1 FROM vectors LIMIT :most) AS counted"""
         count, dimension = db.execute(text(sql), {"most": self._exact_limit + 1}).one()
         many = count > self._exact_limit and dimension <= LARGEST_DIMENSION
         return int(dimension) if many else None
