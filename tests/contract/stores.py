@@ -18,7 +18,7 @@ from cmt_sdk.ports import Store
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Span
-from tests.contract import postgres
+from tests import postgres
 
 HOSTILE = "te'nant%/\"; --_\\é🙂 :x"
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -26,7 +26,7 @@ from cmt_sdk.errors import (
 )
 from cmt_sdk.testing.fakes import FINGERPRINT, FakeEngine, open_fake
 from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Span
-from tests.contract import postgres
+from tests import postgres
 from tests.contract.stores import GENOA, LISBON, OTHER, Clock, encoded, found, put, save_all, spans
 
 pytestmark = pytest.mark.usefixtures("database")
