@@ -21,6 +21,7 @@ from cmt_sdk.errors import (
     InvalidInput,
     InvalidSetting,
     MemoryNotFound,
+    MissingExtra,
     StorageDenied,
     StorageError,
     StorageNewer,
@@ -216,8 +217,8 @@ def test_a_small_scope_is_found_whole_where_the_defaults_of_pgvector_find_nothin
     index.rebuild()
     question = axis(0, np.zeros(8))
     plain = """SELECT v.passage_id FROM vectors v JOIN passages p ON p.id = v.passage_id
-        WHERE v.scope = 'few' AND vector_dims(v.key) = 8
-        ORDER BY CAST(v.key AS halfvec(8)) <=> CAST(:q AS halfvec(8)) LIMIT 10"""
+        WHERE v.scope = 'few' AND vector_dims(v.embedding) = 8
+        ORDER BY CAST(v.embedding AS halfvec(8)) <=> CAST(:q AS halfvec(8)) LIMIT 10"""
     with many._read() as db:
         for name in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
             db.execute(text(f"SET LOCAL {name} = off"))
@@ -547,6 +548,45 @@ def test_a_password_is_nowhere(database, caplog):
         open_fake(wrong)
     shown += [str(refused.value), repr(wrong), repr(refused.value.__cause__), caplog.text]
     assert [text for text in shown if postgres.PASSWORD in text] == []
+
+
+@pytest.mark.parametrize("missing", ["psycopg", "alembic"])
+def test_a_missing_extra_names_its_install_line(missing, monkeypatch):
+    """Neither package is needed for folders."""
+    fresh = postgres.new_database()
+    monkeypatch.setitem(sys.modules, missing, None)
+    try:
+        with pytest.raises(MissingExtra, match="a memory in Postgres"):
+            open_fake(fresh.address)
+    finally:
+        monkeypatch.undo()
+        postgres.drop(fresh)
+
+
+def test_a_role_that_may_only_read_reads(database):
+    """It lists and searches; every change is refused with the reason."""
+    reader = f"{make_url(database.admin).database}_reader"
+    with open_fake(database.address) as memory:
+        memory.add(LISBON)
+    with database.as_admin() as engine, engine.connect() as db:
+        for statement in (
+            f"CREATE ROLE {reader} LOGIN PASSWORD '{postgres.PASSWORD}'",
+            f"GRANT USAGE ON SCHEMA cmt TO {reader}",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA cmt TO {reader}",
+        ):
+            db.exec_driver_sql(statement)
+    url = make_url(os.fspath(database.address)).set(username=reader)
+    address = DatabaseAddress(url.render_as_string(hide_password=False))
+    try:
+        with open_fake(address) as memory:
+            assert memory.read_only
+            assert memory.ask("Where did the museum move?").text == LISBON
+            with pytest.raises(StorageDenied, match="read-only"):
+                memory.add(GENOA)
+    finally:
+        with database.as_admin() as engine, engine.connect() as db:
+            db.exec_driver_sql(f"DROP OWNED BY {reader}")
+            db.exec_driver_sql(f"DROP ROLE {reader}")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class PostgresIndex:
         """
         where, values = self._condition(allowed)
         bound = dict(values) | {"vector": vector_text(vector), "limit": limit}
-        few = f"""SELECT count(*), (SELECT vector_dims(key) FROM vectors LIMIT 1)
+        few = f"""SELECT count(*), (SELECT vector_dims(embedding) FROM vectors LIMIT 1)
             FROM (SELECT 1 FROM {JOINED} WHERE {where} LIMIT :most) AS fitting"""
         with self._store._read() as db:
             most = {"most": self._exact_limit + 1}
@@ -79,11 +79,11 @@ class PostgresIndex:
 
     def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
         """Return the embeddings of these passages by id; a passage without one is missing."""
-        sql = """SELECT passage_id, vector_send(key) AS key FROM vectors
+        sql = """SELECT passage_id, vector_send(embedding) AS embedding FROM vectors
             WHERE passage_id = ANY(:ids)"""
         with self._store._read() as db:
             rows = db.execute(text(sql), {"ids": list(passage_ids)}).all()
-        return {row.passage_id: _normalised(vector_of(row.key)) for row in rows}
+        return {row.passage_id: _normalised(vector_of(row.embedding)) for row in rows}
 
     def maintain(self) -> None:
         """Build the graph where there are more embeddings than exact search is meant for, and none
@@ -116,7 +116,7 @@ class PostgresIndex:
 
     def _dimension_of_many(self, db: Connection) -> int | None:
         """Return the dimension of the embeddings where a graph is meant for so many, else None."""
-        sql = """SELECT count(*), (SELECT vector_dims(key) FROM vectors LIMIT 1)
+        sql = """SELECT count(*), (SELECT vector_dims(embedding) FROM vectors LIMIT 1)
             FROM (SELECT 1 FROM vectors LIMIT :most) AS counted"""
         count, dimension = db.execute(text(sql), {"most": self._exact_limit + 1}).one()
         many = count > self._exact_limit and dimension <= LARGEST_DIMENSION
@@ -125,8 +125,8 @@ class PostgresIndex:
     def _build(self, dimension: int) -> None:
         """Build the graph while others write, unless another process is building it."""
         build = f"""CREATE INDEX CONCURRENTLY IF NOT EXISTS {_name(dimension)} ON {SCHEMA}.vectors
-            USING hnsw ((key::halfvec({dimension})) halfvec_cosine_ops)
-            WHERE vector_dims(key) = {dimension}"""
+            USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops)
+            WHERE vector_dims(embedding) = {dimension}"""
         self._store._alone([build], lock=BUILDING)
 
     def erase(self) -> None:
@@ -166,9 +166,9 @@ def _graph(db: Connection, dimension: int) -> str | None:
 
 def _exact(db: Connection, where: str, bound: Mapping[str, Any]) -> list[Hit]:
     """Compare every embedding that fits. "+ 0" keeps the graph out of it."""
-    sql = f"""SELECT v.passage_id AS id, 1 - (v.key <=> CAST(:vector AS vector)) AS score
+    sql = f"""SELECT v.passage_id AS id, 1 - (v.embedding <=> CAST(:vector AS vector)) AS score
         FROM {JOINED} WHERE {where}
-        ORDER BY (v.key <=> CAST(:vector AS vector)) + 0, v.passage_id LIMIT :limit"""
+        ORDER BY (v.embedding <=> CAST(:vector AS vector)) + 0, v.passage_id LIMIT :limit"""
     return [Hit(row.id, float(row.score)) for row in db.execute(text(sql), bound)]
 
 
@@ -180,9 +180,9 @@ def _by_graph(db: Connection, dimension: int, where: str, bound: Mapping[str, An
         set_config('hnsw.ef_search', :candidates, true), set_config('enable_sort', 'off', true)"""
     db.execute(text("SELECT CAST('[0]' AS vector)"))  # the settings exist once it is loaded
     db.execute(text(prepare), {"candidates": str(candidates)})
-    near = f"CAST(v.key AS halfvec({dimension})) <=> CAST(:vector AS halfvec({dimension}))"
-    sql = f"""SELECT v.passage_id AS id, 1 - (v.key <=> CAST(:vector AS vector)) AS score
-        FROM {JOINED} WHERE vector_dims(v.key) = {dimension} AND {where}
+    near = f"CAST(v.embedding AS halfvec({dimension})) <=> CAST(:vector AS halfvec({dimension}))"
+    sql = f"""SELECT v.passage_id AS id, 1 - (v.embedding <=> CAST(:vector AS vector)) AS score
+        FROM {JOINED} WHERE vector_dims(v.embedding) = {dimension} AND {where}
         ORDER BY {near} LIMIT :candidates"""
     rows = db.execute(text(sql), dict(bound) | {"candidates": candidates}).all()
     best: Sequence[Any] = sorted(rows, key=lambda row: (-row.score, row.id))[: bound["limit"]]

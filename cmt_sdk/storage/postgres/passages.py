@@ -131,7 +131,7 @@ class PostgresPassages(Passages, Server):
             data = pack(made.compressed)
             row = {"id": passage, "now": now, "bytes": len(data), "data": data}
             row |= {"fidelity": made.fidelity, "by": fingerprint.id}
-            rows.append(row | {"key": vector_text(made.embedding)})
+            rows.append(row | {"embedding": vector_text(made.embedding)})
         with self._write_if_free() as db:
             self._enter(db, fingerprint)
             if not rows:
@@ -160,7 +160,8 @@ class PostgresPassages(Passages, Server):
 
         Does not count as a reading. A pending passage is missing.
         """
-        sql = """SELECT v.passage_id, vector_send(v.key) AS key, f.body, m.data, m.fidelity
+        sql = """SELECT v.passage_id, vector_send(v.embedding) AS embedding, f.body, m.data,
+                m.fidelity
             FROM vectors v JOIN memories m ON m.passage_id = v.passage_id
             JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id = ANY(:ids)"""
         found = {}
@@ -168,7 +169,7 @@ class PostgresPassages(Passages, Server):
             for row in db.execute(text(sql), {"ids": list(passage_ids)}):
                 memory = memory_of(row.passage_id, row.data)
                 if memory is not None:
-                    made = Encoded(memory, vector_of(row.key), row.fidelity)
+                    made = Encoded(memory, vector_of(row.embedding), row.fidelity)
                     found[row.passage_id] = (made, fingerprint_of(row.body))
         return found
 
@@ -184,12 +185,12 @@ class PostgresPassages(Passages, Server):
         first.
         """
         where, values = self._conditions(replace(filter, history=False), self.now().timestamp())
-        sql = f"""SELECT v.passage_id, vector_send(v.key) AS key
+        sql = f"""SELECT v.passage_id, vector_send(v.embedding) AS embedding
             FROM vectors v JOIN passages p ON p.id = v.passage_id
             JOIN documents d ON d.key = p.document_key WHERE {where} ORDER BY v.passage_id"""
         with self._read() as db:
             rows = db.execute(text(sql), values).all()
-        vectors = [vector_of(row.key) for row in rows]
+        vectors = [vector_of(row.embedding) for row in rows]
         matrix = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
         return Embeddings([row.passage_id for row in rows], matrix)
 
@@ -230,9 +231,9 @@ SAVING = (
         FROM passages p WHERE p.id = :id
         ON CONFLICT (passage_id) DO UPDATE SET last_read = excluded.last_read,
             bytes = excluded.bytes, data = excluded.data, fidelity = excluded.fidelity""",
-    """INSERT INTO vectors (passage_id, scope, fingerprint, key)
-        SELECT p.id, p.scope, :by, CAST(:key AS vector) FROM passages p WHERE p.id = :id
+    """INSERT INTO vectors (passage_id, scope, fingerprint, embedding)
+        SELECT p.id, p.scope, :by, CAST(:embedding AS vector) FROM passages p WHERE p.id = :id
         ON CONFLICT (passage_id) DO UPDATE SET fingerprint = excluded.fingerprint,
-            key = excluded.key""",
+            embedding = excluded.embedding""",
     "DELETE FROM waiting WHERE passage_id = :id",
 )

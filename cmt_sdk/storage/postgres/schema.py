@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageNewer
+from cmt_sdk.system.extras import unusable
 
 SCHEMA = "cmt"
 REVISIONS = ("0001",)  # of migrations/versions, oldest first
@@ -36,9 +37,16 @@ def is_up_to_date(found: str | None, place: str) -> bool:
 
 
 def migrate(db: Connection) -> None:
-    """Run the missing migrations in the caller's transaction; other processes wait."""
-    from alembic import command
-    from alembic.config import Config
+    """Run the missing migrations in the caller's transaction; other processes wait.
+
+    Raises:
+        MissingExtra: the extra `postgres` is not installed.
+    """
+    try:
+        from alembic import command
+        from alembic.config import Config
+    except ImportError as error:
+        raise unusable("a memory in Postgres", "postgres", error) from error
 
     db.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATING})
     config = Config()

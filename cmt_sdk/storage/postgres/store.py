@@ -92,7 +92,7 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
             if not db.execute(text(own)).scalar():
                 return False
             # later than every deletion so far
-            mine = db.execute(text("SELECT CAST(pg_current_xact_id() AS text)")).scalar_one()
+            mine = db.execute(text("SELECT CAST(pg_current_xact_id()::xid AS text)")).scalar_one()
             while (seen := _is_seen(db, mine)) and time.monotonic() < until:
                 time.sleep(LOOK_AGAIN_S)
             for table in TABLES:

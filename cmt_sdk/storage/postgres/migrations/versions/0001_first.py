@@ -47,7 +47,7 @@ STATEMENTS = (
     "CREATE TABLE cmt.fingerprints (id text PRIMARY KEY, body text NOT NULL)",
     """CREATE TABLE cmt.vectors (
         passage_id bigint PRIMARY KEY, scope text COLLATE "C" NOT NULL,
-        fingerprint text NOT NULL REFERENCES cmt.fingerprints, key vector NOT NULL,
+        fingerprint text NOT NULL REFERENCES cmt.fingerprints, embedding vector NOT NULL,
         FOREIGN KEY (scope, passage_id) REFERENCES cmt.passages (scope, id)
             ON UPDATE CASCADE ON DELETE CASCADE)""",
     "CREATE INDEX by_vector_scope ON cmt.vectors (scope, passage_id)",
