@@ -13,9 +13,10 @@ from cmt_sdk.answering.asking import Ask, Asking, Stream, filter_of, lists_param
 from cmt_sdk.chat import Chat
 from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.settings import MEMORY_FILES
-from cmt_sdk.memory.assembly import Parts, exists_in
+from cmt_sdk.memory.assembly import Parts
 from cmt_sdk.memory.forgetting import Forgetting
 from cmt_sdk.memory.notebook import Notebook
+from cmt_sdk.memory.stores import exists_in
 from cmt_sdk.memory.upkeep import Upkeep
 from cmt_sdk.retrieval.question import LONGEST_QUESTION, check_question
 from cmt_sdk.system.handles import watch

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.config import recorded as recording
 from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.methods import kv_fingerprint
-from cmt_sdk.config.settings import MEMORY_FILES, Settings
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.encoding import PassageEncoder
-from cmt_sdk.errors import InvalidSetting, MemoryNotFound, ModelError, ModelNotFound
+from cmt_sdk.errors import ModelError, ModelNotFound
+from cmt_sdk.memory import stores
 from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
@@ -41,7 +41,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-OUR_FILES = (*MEMORY_FILES, "index-", "chat-history")
 FORMAT = 1  # of the arrays inside a memory; docs/format.md
 
 
@@ -87,9 +86,9 @@ def assemble(
     # before there is anything on the disk
     need_model = partial(_require_model, given.model) if engine is None else _need_nothing
     if isinstance(path, DatabaseAddress):
-        store = _database(path, scope, need_model, create=create, encrypted=encrypted)
+        store = stores.in_database(path, scope, need_model, create=create, encrypted=encrypted)
     else:
-        store = _folder(path, scope, need_model, create=create, encrypted=encrypted)
+        store = stores.in_folder(path, scope, need_model, create=create, encrypted=encrypted)
     settings = _settings(
         store, overrides, _default_compression if engine is None else _own_compression
     )
@@ -98,7 +97,7 @@ def assemble(
         if embedder is None and kept_model is not None:
             engine = kept_model.engine(settings, LocalEngine)
     engine = engine or LocalEngine(settings, embedder)
-    index = _index(store, path, settings.exact_limit)
+    index = stores.index_of(store, path, settings.exact_limit)
     passage_encoder = PassageEncoder(store, index, engine, settings.memory_budget)
     retriever = Retriever(store, index, engine, passage_encoder, settings.rerank_depth)
     worker = Worker(
@@ -121,77 +120,6 @@ def assemble(
 
 def _need_nothing() -> None:
     """Do nothing: an engine that is given brings its model."""
-
-
-def _folder(
-    path: Path, scope: str, need_model: Callable[[], None], *, create: bool, encrypted: bool
-) -> SQLiteStore:
-    """The store in a folder; a new one only after `need_model`."""
-    from cmt_sdk.storage.driver import FILE
-    from cmt_sdk.storage.store import SQLiteStore
-
-    if scope:
-        raise InvalidSetting(
-            f"scope={scope!r:.60}: a folder is opened as a whole; give the scope to add, ask and"
-            " search"
-        )
-    is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
-    if is_new:
-        need_model()
-        _warn_of_other_files(path)
-    return SQLiteStore(path, create=create, encrypt=encrypted)
-
-
-def _database(
-    address: DatabaseAddress,
-    scope: str,
-    need_model: Callable[[], None],
-    *,
-    create: bool,
-    encrypted: bool,
-) -> PostgresStore:
-    """The store in a database; a new one only after `need_model`."""
-    from cmt_sdk.storage.postgres.store import PostgresStore
-
-    if encrypted:
-        raise InvalidSetting(
-            "encrypted=True is for folders: a database is encrypted by the disk of its server, and"
-            " on the way to it by sslmode=verify-full in the address"
-        )
-    try:
-        return PostgresStore(address, scope=scope, create=False)
-    except MemoryNotFound:
-        if not create:
-            raise
-    need_model()
-    return PostgresStore(address, scope=scope)
-
-
-def exists_in(address: DatabaseAddress) -> bool:
-    """Whether there is a memory in a database. Raises StorageError."""
-    from cmt_sdk.storage.postgres.store import PostgresStore
-
-    try:
-        PostgresStore(address, create=False).close()
-    except MemoryNotFound:
-        return False
-    return True
-
-
-def _index(
-    store: SQLiteStore | PostgresStore, path: Path | DatabaseAddress, exact_limit: int
-) -> VectorIndex:
-    """The index of a store's embeddings."""
-    if isinstance(path, DatabaseAddress):
-        from cmt_sdk.storage.postgres.index import PostgresIndex
-
-        return PostgresIndex(cast("PostgresStore", store), exact_limit)
-    from cmt_sdk.storage.index import EmbeddingIndex
-
-    # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
-    # is exact
-    limit = sys.maxsize if store.encrypted else exact_limit
-    return EmbeddingIndex(cast("SQLiteStore", store), path, limit, read_only=store.read_only)
 
 
 def _generator(settings: Settings, key: str | None, *, named: bool) -> ChatGenerator | None:
@@ -263,26 +191,6 @@ def _require_model(model: str) -> None:
         pull_model(model)
     else:
         model_info(model)
-
-
-def _warn_of_other_files(path: Path) -> None:
-    """Warn of a new memory in a folder with other files: opening it does not read them."""
-    try:
-        others = sorted(
-            file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
-        )
-    except OSError:  # not there yet, or closed, which opening it reports
-        return
-    if others:
-        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-        log.warning(
-            "%s holds other files (%s), which opening it does not read: a new memory is put next to"
-            " them. add_many(read_documents([%r])) remembers them (`cmt add`), and"
-            " cmt_sdk.memory_path(NAME) is a folder for a memory alone",
-            path,
-            some,
-            str(path),
-        )
 
 
 def _warn_of_untrained(settings: Settings) -> None:
