@@ -268,7 +268,7 @@ class ChatCMT(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model_name": self.model_name, "memory": str(self.memory.path), **self._options}
+        return {"model_name": self.model_name, "memory": self.memory.location, **self._options}
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import cmt_sdk
@@ -25,7 +24,7 @@ from cmt_sdk.errors import InvalidDocument
 
 MAX_METADATA_CHARS = 200_000  # within the limit of metadata even if every character is escaped
 DATA_PREFIX = "data:application/json;base64,"
-_LOCKS: dict[Path, threading.RLock] = {}
+_LOCKS: dict[str, threading.RLock] = {}
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_LOCKS.clear)  # a thread of the parent may hold one
@@ -33,7 +32,8 @@ if hasattr(os, "register_at_fork"):
 
 def memory_lock(memory: cmt_sdk.Memory) -> threading.RLock:
     """Return the lock of a memory in this process, for changes that read before they write."""
-    return _LOCKS.setdefault(memory.path.resolve(), threading.RLock())
+    name = memory.location if memory.path is None else str(memory.path.resolve())
+    return _LOCKS.setdefault(name, threading.RLock())
 
 
 @contextmanager

@@ -17,7 +17,14 @@ from cmt_cli.error_handling import exit_code, report, warn
 from cmt_cli.inputs import expand_globs, read_stdin
 from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.moved_files import Entry
-from cmt_cli.options import exclude_option, expires_option, json_option, memory_option, meta_option
+from cmt_cli.options import (
+    Place,
+    exclude_option,
+    expires_option,
+    json_option,
+    memory_option,
+    meta_option,
+)
 from cmt_cli.output import echo, pluralize, print_json, short_source, to_jsonable
 from cmt_cli.progress import Update, progress_bars
 from cmt_cli.resolve import documents_from
@@ -57,7 +64,7 @@ def add(
     expires: datetime | None,
     exclude: Sequence[str],
     no_wait: bool,
-    folder: Path,
+    folder: Place,
     as_json: bool,
 ) -> None:
     """Remember files, folders, or a text.
@@ -93,7 +100,7 @@ def add(
 
 
 def _check_arguments(
-    paths: Sequence[str], text: str | None, source: str | None, folder: Path
+    paths: Sequence[str], text: str | None, source: str | None, folder: Place
 ) -> Sequence[str]:
     """Return the paths with globs replaced.
 
@@ -114,7 +121,7 @@ def _check_arguments(
     return given
 
 
-def _with_remembered(folder: Path, paths: Sequence[str], error: NotFound) -> NotFound:
+def _with_remembered(folder: Place, paths: Sequence[str], error: NotFound) -> NotFound:
     """Return the error for a missing file, with a hint if the memory has its document."""
     if not cmt_sdk.Memory.exists(folder):
         return error

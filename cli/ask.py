@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from cmt_cli.daemon_report import report_daemon
 from cmt_cli.inputs import read_stdin
 from cmt_cli.memory_folder import open_memory
 from cmt_cli.options import (
+    Place,
     filter_options,
     format_filter,
     generator_options,
@@ -47,7 +47,7 @@ from cmt_sdk.errors import CMTError
 @json_option
 def ask(
     words: Sequence[str],
-    folder: Path,
+    folder: Place,
     as_json: bool,
     verbose: bool,
     filters: Mapping[str, Any],

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, print_json
 
 
@@ -16,7 +16,7 @@ from cmt_cli.output import echo, print_json
 @click.option("--overwrite", is_flag=True, help="Replace an existing copy.")
 @memory_option
 @json_option
-def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
+def backup(target: Path, overwrite: bool, folder: Place, as_json: bool) -> None:
     """Copy the complete memory, as it is at one moment.
 
     Other processes may write meanwhile. If the name ends in .db, the copy is one file; it opens as

@@ -14,6 +14,7 @@ from cmt_cli.inputs import decode_utf8
 from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.options import (
     MAX_TOKENS,
+    Place,
     generator_options,
     json_option,
     k_option,
@@ -44,7 +45,7 @@ def chat(
     remember: bool,
     scope: str,
     no_history: bool,
-    folder: Path,
+    folder: Place,
     as_json: bool,
     generator: Mapping[str, Any],
     **options: Any,
@@ -60,7 +61,8 @@ def chat(
     commands, and exit ends the chat. The arrow keys recall earlier input, also from earlier chats:
     it is stored in the file chat-history in the memory's folder, which only you can read. Text that
     becomes a document is not stored there, so `cmt forget` leaves no trace of it. To leave no trace
-    of questions either, delete the file or use --no-history. An encrypted memory has no such file.
+    of questions either, delete the file or use --no-history. An encrypted memory and one in a
+    database have no such file.
 
     On standard input, each line is one turn; with --json each answer is one object on a line.
 
@@ -71,7 +73,8 @@ def chat(
     opener = open_or_create if remember else open_memory
     with opener(folder, **generator) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
-        history = None if no_history or memory.encrypted else memory.path / HISTORY
+        has_file = memory.path is not None and not (no_history or memory.encrypted)
+        history = memory.path / HISTORY if memory.path and has_file else None
         is_typed = on_terminal(sys.stdin)
         for line in _typed(talk, history) if is_typed else _piped():
             if line == "/exit" or (is_typed and line in EXIT_WORDS):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 import cmt_sdk
 from cmt_cli.local_model import resolve_adapter
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import pluralize, print_json, print_table
 from cmt_cli.progress import progress_bars
 from cmt_cli.sources import FileState, file_state, is_file
@@ -34,7 +33,7 @@ MISSING_FILES = {
 )
 @memory_option
 @json_option
-def check(repair: bool, folder: Path, as_json: bool) -> None:
+def check(repair: bool, folder: Place, as_json: bool) -> None:
     """Check files, database, index, compressed passages and model.
 
     The exit code is 1 if a check fails. Close the memory in every process before --repair. The
@@ -58,7 +57,7 @@ def check(repair: bool, folder: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _check(folder: Path, *, repaired: bool) -> list[cmt_sdk.CheckResult]:
+def _check(folder: Place, *, repaired: bool) -> list[cmt_sdk.CheckResult]:
     """Run all checks.
 
     With `repaired`, first encode the passages that a repair left pending, if the model is here.

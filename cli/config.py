@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ import click
 import cmt_sdk
 from cmt_cli.error_handling import warn
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, print_json, print_table, to_jsonable
 from cmt_cli.setting_values import parse_setting, setting_warning
 from cmt_cli.suggestions import SuggestingGroup
@@ -34,7 +33,7 @@ MADE_WITH = (
 @memory_option
 @json_option
 @click.pass_context
-def config(context: click.Context, folder: Path, as_json: bool) -> None:
+def config(context: click.Context, folder: Place, as_json: bool) -> None:
     """Show the settings of a memory, and the folders in use.
 
     \b
@@ -96,7 +95,7 @@ def _adapter(settings: cmt_sdk.Settings) -> str:
 @click.argument("value")
 @memory_option
 @json_option
-def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
+def set_(name: str, value: str, folder: Place, as_json: bool) -> None:
     """Change a setting of a memory; create the memory if it does not exist.
 
     \b

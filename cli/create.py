@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cmt_cli.error_handling import warn
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, print_json
 from cmt_cli.setting_values import set_option, setting_warning
 from cmt_sdk.errors import AlreadyExists, MemoryNotFound
@@ -25,7 +24,7 @@ from cmt_sdk.errors import AlreadyExists, MemoryNotFound
 @set_option
 @memory_option
 @json_option
-def create(encrypted: bool, settings: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def create(encrypted: bool, settings: Mapping[str, Any], folder: Place, as_json: bool) -> None:
     """Create an empty memory.
 
     `cmt add` creates a memory too, with the default settings; only this command can create an
@@ -61,7 +60,7 @@ def create(encrypted: bool, settings: Mapping[str, Any], folder: Path, as_json: 
         )
 
 
-def _refuse_existing(folder: Path) -> None:
+def _refuse_existing(folder: Place) -> None:
     try:
         open_memory(folder).close()
     except MemoryNotFound:

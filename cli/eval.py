@@ -16,7 +16,7 @@ import click
 import cmt_sdk
 from cmt_cli import output
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import resolve_folder
+from cmt_cli.options import Place, resolve_folder
 from cmt_cli.setting_values import set_option
 from cmt_sdk.errors import InvalidSetting
 
@@ -179,14 +179,14 @@ def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk
     """
     with ExitStack() as stack:
         if memory is None:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
+            folder: Place = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
         else:
             folder = resolve_folder(memory)
             _check_passages(folder, settings)
         yield stack.enter_context(open_memory(folder, create=True, **settings))
 
 
-def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
+def _check_passages(folder: Place, settings: Mapping[str, Any]) -> None:
     try:
         with open_memory(folder) as known:
             before = known.settings.passage_tokens

@@ -8,7 +8,7 @@ import click
 
 from cmt_cli.error_handling import warn
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, pluralize, print_json
 
 
@@ -17,7 +17,7 @@ from cmt_cli.output import echo, pluralize, print_json
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @memory_option
 @json_option
-def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
+def export(file: Path, overwrite: bool, folder: Place, as_json: bool) -> None:
     """Write the complete memory to one file.
 
     The file is a zip archive of JSON lines and safetensors. It is never encrypted, even if the

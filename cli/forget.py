@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
 import cmt_sdk
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import filter_options, json_option, memory_option
+from cmt_cli.options import Place, filter_options, json_option, memory_option
 from cmt_cli.output import echo, pluralize, print_json, to_jsonable
 from cmt_cli.removal import (
     check_filter,
@@ -38,7 +37,7 @@ def forget(
     yes: bool,
     keep_out: bool,
     filters: Mapping[str, Any],
-    folder: Path,
+    folder: Place,
     as_json: bool,
 ) -> None:
     """Erase documents from every file, and print a receipt.

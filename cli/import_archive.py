@@ -16,7 +16,7 @@ from cmt_cli.add import AddRun, OnRefused
 from cmt_cli.error_handling import warn
 from cmt_cli.inputs import path_exists
 from cmt_cli.memory_folder import open_or_create
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, pluralize, print_json, short_id, short_source, to_jsonable
 from cmt_cli.progress import progress_bars
 from cmt_sdk.errors import InvalidInput, NotFound
@@ -56,7 +56,7 @@ def import_archive(
     scope: str,
     trust: bool,
     no_wait: bool,
-    folder: Path,
+    folder: Place,
     as_json: bool,
     **choices: bool,
 ) -> None:
@@ -100,7 +100,7 @@ def import_archive(
 
 
 def _import_documents(
-    file: Path, folder: Path, options: Mapping[str, Any], *, as_json: bool
+    file: Path, folder: Place, options: Mapping[str, Any], *, as_json: bool
 ) -> None:
     """Import an archive of `cmt export`; `options` are those of `Memory.import_archive`."""
     with open_or_create(folder) as memory:
@@ -197,7 +197,7 @@ def _is_incomplete(file: Path) -> bool:
 
 
 def _import_conversations(
-    file: Path, scope: str, folder: Path, *, wait: bool, as_json: bool
+    file: Path, scope: str, folder: Place, *, wait: bool, as_json: bool
 ) -> None:
     documents = cmt_sdk.read_conversations(file)
     first = next(documents, None)  # an unreadable file creates no memory

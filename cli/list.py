@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import click
 
 import cmt_sdk
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import filter_options, json_option, memory_option
+from cmt_cli.options import Place, filter_options, json_option, memory_option
 from cmt_cli.output import (
     SHORTEST_ID,
     echo,
@@ -40,7 +39,9 @@ TEXT_CELLS = 60
 @filter_options
 @memory_option
 @json_option
-def list_(limit: int, every: bool, filters: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def list_(
+    limit: int, every: bool, filters: Mapping[str, Any], folder: Place, as_json: bool
+) -> None:
     """List documents, oldest first.
 
     With --json, one object per line.

@@ -12,14 +12,13 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import generator_options, memory_option
+from cmt_cli.options import Place, generator_options, memory_option
 from cmt_cli.output import echo, on_terminal
 from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 from cmt_sdk.errors import InvalidSetting
@@ -63,7 +62,7 @@ def mcp(
     names: Sequence[str],
     origins: Sequence[str],
     read_only: bool,
-    folder: Path,
+    folder: Place,
     generator: Mapping[str, Any],
 ) -> None:
     """Serve a memory to assistants that use MCP.

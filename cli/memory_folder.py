@@ -13,10 +13,11 @@ import click
 import cmt_sdk
 from cmt_cli.error_handling import warn
 from cmt_cli.inputs import path_exists
+from cmt_cli.options import Place
 from cmt_sdk.errors import CMTError
 
 
-def open_memory(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Memory:
+def open_memory(folder: Place, *, create: bool = False, **settings: Any) -> cmt_sdk.Memory:
     """Open the memory in a folder.
 
     The caller of the command can pass another opener as the `obj` of the click context; tests do.
@@ -27,11 +28,15 @@ def open_memory(folder: Path, *, create: bool = False, **settings: Any) -> cmt_s
 
 
 @contextmanager
-def open_or_create(folder: Path, **settings: Any) -> Iterator[cmt_sdk.Memory]:
-    """Open the memory in a folder; create it if there is none.
+def open_or_create(folder: Place, **settings: Any) -> Iterator[cmt_sdk.Memory]:
+    """Open the memory in a folder or database; create it if there is none.
 
     If the block fails and the new memory is still empty, the memory and its folders are removed.
     """
+    if isinstance(folder, cmt_sdk.DatabaseAddress):
+        with open_memory(folder, create=True, **settings) as memory:
+            yield memory
+        return
     absent = [path for path in (folder, *folder.parents) if not path_exists(str(path))]
     is_new = not cmt_sdk.Memory.exists(folder)
     before = None

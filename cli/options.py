@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,7 @@ from click.core import ParameterSource
 import cmt_sdk
 
 Command = Callable[..., Any]
+Place: TypeAlias = Path | cmt_sdk.DatabaseAddress  # of a memory
 CONDITION = re.compile(r"(.+?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 
 
@@ -43,12 +44,15 @@ def _reject_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
-def resolve_folder(given: str | None) -> Path:
-    """Return the folder of the memory that a name or path stands for.
+def resolve_folder(given: str | None) -> Place:
+    """Return the folder of the memory that a name or path stands for, or the address of its
+    database.
 
     Raises:
         click.BadParameter: The path is a file, for example a one-file copy of a memory.
     """
+    if address := cmt_sdk.DatabaseAddress.of(given):
+        return address
     folder = cmt_sdk.memory_path(given)
     here = given or ""  # notes.db as a bare name most likely means the file, not a memory
     file = here if here.endswith(".db") and not os.path.exists(folder) else folder  # noqa: PTH110 - Path's raises in a closed folder
@@ -62,11 +66,12 @@ def resolve_folder(given: str | None) -> Path:
     raise click.BadParameter(f"{file} is a file: give a folder or a name{copy}", param_hint="-m")
 
 
-def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path:
+def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Place:
     """Return the memory's folder; a subcommand without -m uses the folder of its group."""
     given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     if not given and context.parent and "folder" in context.parent.params:
-        return Path(context.parent.params["folder"])
+        given_before: Place = context.parent.params["folder"]
+        return given_before
     return resolve_folder(value)
 
 
@@ -144,7 +149,10 @@ memory_option = click.option(
     show_envvar=True,
     metavar="NAME_OR_PATH",
     callback=_folder,
-    help="The memory: a name, or a folder's path (contains a /).  [default: default]",
+    help=(
+        "The memory: a name, a folder's path (contains a /), or a database,"
+        " postgresql+psycopg://...  [default: default]"
+    ),
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 verbose_option = click.option(

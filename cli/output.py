@@ -214,7 +214,7 @@ def to_jsonable(value: Any) -> Any:
         return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Path):
+    if isinstance(value, os.PathLike):
         return str(value)
     if isinstance(value, Mapping):
         return {key: to_jsonable(item) for key, item in value.items()}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, pluralize, print_json
 from cmt_cli.progress import progress_bars
 
@@ -15,7 +13,7 @@ from cmt_cli.progress import progress_bars
 @click.command()
 @memory_option
 @json_option
-def reencode(folder: Path, as_json: bool) -> None:
+def reencode(folder: Place, as_json: bool) -> None:
     """Re-encode compressed passages made by a different model, other settings or an earlier
     release.
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, print_json
 
 
 @click.command()
 @memory_option
 @json_option
-def reindex(folder: Path, as_json: bool) -> None:
+def reindex(folder: Place, as_json: bool) -> None:
     """Rebuild the vector index.
 
     \b

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import filter_options, json_option, memory_option
+from cmt_cli.options import Place, filter_options, json_option, memory_option
 from cmt_cli.output import echo, pluralize, print_json
 from cmt_cli.removal import (
     check_filter,
@@ -34,7 +33,7 @@ def rm(
     yes: bool,
     keep_out: bool,
     filters: Mapping[str, Any],
-    folder: Path,
+    folder: Place,
     as_json: bool,
 ) -> None:
     """Remove documents with their history.

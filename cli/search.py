@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +11,14 @@ from click.core import ParameterSource
 import cmt_sdk
 from cmt_cli.daemon_report import report_daemon
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
+from cmt_cli.options import (
+    Place,
+    filter_options,
+    json_option,
+    k_option,
+    memory_option,
+    verbose_option,
+)
 from cmt_cli.output import echo, one_line, pluralize, print_json, short_source, to_jsonable
 from cmt_cli.progress import spinner
 from cmt_cli.resolve import resolve_filter
@@ -44,7 +50,7 @@ def search(
     mode: Any,
     filters: Mapping[str, Any],
     verbose: bool,
-    folder: Path,
+    folder: Place,
     as_json: bool,
 ) -> None:
     """Find passages by meaning and words, best match first.

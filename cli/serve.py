@@ -6,14 +6,13 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 import cmt_sdk
 from cmt_cli.memory_folder import open_or_create
-from cmt_cli.options import generator_options, memory_option
+from cmt_cli.options import Place, generator_options, memory_option
 from cmt_cli.output import echo
 from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 
@@ -67,7 +66,7 @@ def serve(
     max_body: int,
     max_queue: int,
     remember: bool,
-    folder: Path,
+    folder: Place,
     generator: Mapping[str, Any],
 ) -> None:
     """Serve a memory over HTTP, until Ctrl-C.

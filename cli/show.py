@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 import click
 
 import cmt_sdk
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import echo, local_time, one_line, print_json, print_table
 from cmt_cli.resolve import resolve_id
 
@@ -22,7 +21,7 @@ COLUMNS = ["passage", "characters", "tokens", "state", "heading"]
 @click.option("--history", is_flag=True, help="Show every version.")
 @memory_option
 @json_option
-def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
+def show(document_id: str, history: bool, folder: Place, as_json: bool) -> None:
     """Show a document: its text, fields and passages.
 
     DOCUMENT is an id or its first four characters, a path or the end of a path, or another source.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import Place, json_option, memory_option
 from cmt_cli.output import print_json, print_table, to_jsonable
 
 
 @click.command()
 @memory_option
 @json_option
-def stats(folder: Path, as_json: bool) -> None:
+def stats(folder: Place, as_json: bool) -> None:
     """Show the memory in numbers.
 
     \b
@@ -22,7 +20,7 @@ def stats(folder: Path, as_json: bool) -> None:
       cmt stats -m work
     """  # noqa: D301 - click reads the escape
     with open_memory(folder) as memory:
-        figures = {"path": str(memory.path), **to_jsonable(memory.stats())}
+        figures = {"path": memory.location, **to_jsonable(memory.stats())}
     if as_json:
         print_json(figures)
         return

@@ -137,9 +137,8 @@ class Sync:
             for entry in known.entries
             if is_inside(entry.source, [root]) and known.is_alone(entry)
         ]
-        listed = cmt_sdk.list_files(
-            root, exclude=self.exclude, known=frozenset([*own, self.memory.path.resolve()])
-        )
+        itself = [] if self.memory.path is None else [self.memory.path.resolve()]
+        listed = cmt_sdk.list_files(root, exclude=self.exclude, known=frozenset([*own, *itself]))
         files = {file: None for file in listed if self._concerns(file, changed)}
         for file in own:
             is_here = os.path.isfile(file) and is_inside(Path(os.path.realpath(file)), [root])  # noqa: PTH113 - Path's raises
@@ -151,7 +150,7 @@ class Sync:
 
     def _concerns(self, file: Path, changed: Collection[Path] | None) -> bool:
         """Return False for files of the memory itself and for files that did not change."""
-        if file.is_relative_to(self.memory.path.resolve()):
+        if self.memory.path and file.is_relative_to(self.memory.path.resolve()):
             return False
         return (
             changed is None or file in changed or any(folder in changed for folder in file.parents)

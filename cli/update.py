@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ import cmt_sdk
 from cmt_cli.error_handling import hold_warnings, warn
 from cmt_cli.inputs import text_argument
 from cmt_cli.memory_folder import open_memory
-from cmt_cli.options import expires_option, json_option, memory_option, meta_option
+from cmt_cli.options import Place, expires_option, json_option, memory_option, meta_option
 from cmt_cli.output import echo, print_json, short_id, short_source
 from cmt_cli.resolve import resolve_id
 from cmt_cli.sources import EDITED_VERSION, FileState, expand_path, file_state, is_file
@@ -48,7 +47,7 @@ def update(
     scope: str | None,
     meta: Mapping[str, Any],
     expires: datetime | None,
-    folder: Path,
+    folder: Place,
     as_json: bool,
 ) -> None:
     """Store the next version of a document.

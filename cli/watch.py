@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cmt_cli.memory_folder import open_or_create
-from cmt_cli.options import exclude_option, json_option, memory_option
+from cmt_cli.options import Place, exclude_option, json_option, memory_option
 from cmt_cli.watch_session import WatchSession
 from cmt_sdk.errors import NotFound, StorageDenied
 from cmt_sdk.system.extras import unusable
@@ -44,7 +44,7 @@ def watch(
     scope: str,
     exclude: Sequence[str],
     yes: bool,
-    folder: Path,
+    folder: Place,
     as_json: bool,
 ) -> None:
     """Keep a memory in sync with the files in FOLDER, until Ctrl-C.

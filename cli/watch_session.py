@@ -65,7 +65,9 @@ class WatchSession:
 
     def concerns(self, path: Path) -> bool:
         """Return False for hidden paths, which `cmt add` skips, and the memory's own files."""
-        if not path.is_relative_to(self.root) or path.is_relative_to(self.memory.path.resolve()):
+        if not path.is_relative_to(self.root):
+            return False
+        if self.memory.path and path.is_relative_to(self.memory.path.resolve()):
             return False
         return not any(part.startswith(".") for part in path.relative_to(self.root).parts)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cmt_sdk.answering.asking import Stream
     from cmt_sdk.answering.model import MemoryModel
     from cmt_sdk.chat import TURNS_KEPT, Chat, Heard
+    from cmt_sdk.config.address import DatabaseAddress
     from cmt_sdk.config.settings import (
         MEMORY_FILES,
         Settings,
@@ -107,6 +108,7 @@ _DEFERRED: Mapping[str, str] = {
     "cmt_sdk.answering.asking": "Stream",
     "cmt_sdk.answering.model": "MemoryModel",
     "cmt_sdk.chat": "Chat Heard TURNS_KEPT",
+    "cmt_sdk.config.address": "DatabaseAddress",
     "cmt_sdk.config.settings": (
         "MEMORY_FILES Settings SettingsFields archive_key data_dir memory_path models_dir"
     ),
@@ -155,6 +157,7 @@ __all__ = [
     "Chat",
     "CheckResult",
     "Citation",
+    "DatabaseAddress",
     "Document",
     "DocumentNotFound",
     "Embedder",
@@ -235,6 +238,7 @@ __all__ = [
 def open(  # noqa: A001 - the word users know
     path: str | os.PathLike[str] | None = None,
     *,
+    scope: str = "",
     create: bool = True,
     encrypted: bool = False,
     embedder: Embedder | None = None,
@@ -242,11 +246,15 @@ def open(  # noqa: A001 - the word users know
     kept_model: KeptModel | None = None,
     **settings: Unpack[SettingsFields],
 ) -> Memory:
-    """Open the memory in a folder, or make one. Nothing heavy is loaded before it is needed.
+    """Open the memory in a folder or a database, or make one. Nothing heavy is loaded before it is
+    needed.
 
     Args:
         path: The folder; None for the default memory of this user. `memory_path(name)` is the
-            folder of a memory by its name.
+            folder of a memory by its name. Or the address of a Postgres database,
+            "postgresql+psycopg://user:password@host/database" (docs/postgres.md).
+        scope: Of a database, only the documents in this scope and below it; the scopes of this
+            memory are named without it. "" opens all.
         create: False raises MemoryNotFound if there is no memory.
         encrypted: True encrypts a new memory, and refuses one that is not encrypted. The key is
             that in the environment variable CMT_KEY, else a new one in the system keyring, and is
@@ -267,7 +275,8 @@ def open(  # noqa: A001 - the word users know
         InvalidSetting: An unknown setting, a value outside its range, or a setting that the
             compressor does not use.
         StorageError: The disk or the database refused.
-        MissingExtra: `encrypted=True` without the extra `encryption`.
+        MissingExtra: `encrypted=True` without the extra `encryption`, or the address of a database
+            without the extra `postgres`.
 
     Example:
         >>> with cmt_sdk.open("notes") as memory:
@@ -277,6 +286,7 @@ def open(  # noqa: A001 - the word users know
     """
     from pathlib import Path
 
+    from cmt_sdk.config.address import DatabaseAddress
     from cmt_sdk.config.settings import memory_path
     from cmt_sdk.errors import InvalidSetting
     from cmt_sdk.memory import Memory
@@ -288,8 +298,9 @@ def open(  # noqa: A001 - the word users know
         )
     folder = memory_path(None) if path is None else Path(path).expanduser()
     parts = assemble(
-        folder,
+        DatabaseAddress.of(path) or folder,
         settings,
+        scope=scope,
         create=create,
         encrypted=encrypted,
         embedder=embedder,

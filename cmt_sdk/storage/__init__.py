@@ -1,3 +1,3 @@
-"""One folder on disk: documents, passages, compressed passages and embeddings. Knows no torch and
-no model.
+"""Documents, passages, compressed passages and embeddings: in one folder on disk, or in a Postgres
+database (postgres/). Knows no torch and no model.
 """

@@ -28,6 +28,8 @@ from cmt_sdk.system.disk import sha256_of
 from cmt_sdk.types import CheckResult
 
 REPAIR = "cmt check --repair"
+TEXT_BYTES = "CAST(text AS BLOB)"
+DATA_BYTES = "coalesce(CAST(data AS BLOB), x'')"
 YEARS = "BETWEEN -62135596800 AND 253402300799"  # 1 to 9999, in seconds since 1970
 IN_TIME = (
     f"coalesce(created_at, 1e18) {YEARS}",
@@ -45,14 +47,14 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[CheckResult]:
     yield database
     if database.ok:
         yield index_state(db, folder)
-        yield _texts(db)
+        yield texts(db)
         yield records(db)
         for check in CHECKS:
             bad = check.find(db)
             detail = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
             yield CheckResult(check.name, not bad, detail, REPAIR if bad else "")
-        yield _memories(db)
-        yield _pending(db, now)
+        yield memories(db)
+        yield pending(db, now)
         yield copies.finding(db, folder)
 
 
@@ -93,9 +95,9 @@ def _database(db: Connection) -> CheckResult:
     )
 
 
-def _texts(db: Connection) -> CheckResult:
+def texts(db: Connection, body: str = TEXT_BYTES) -> CheckResult:
     """Check the texts against their hashes: no other check notices a bit that the disk lost."""
-    bad = changed_texts(db)
+    bad = changed_texts(db, body)
     detail = f"not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
     return CheckResult(
         "texts",
@@ -105,11 +107,11 @@ def _texts(db: Connection) -> CheckResult:
     )
 
 
-def changed_texts(db: Connection) -> list[str]:
-    """Return the ids of documents whose text differs from the hash that was stored with it."""
-    rows = db.execute(
-        text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents")
-    )
+def changed_texts(db: Connection, body: str = TEXT_BYTES) -> list[str]:
+    """Return the ids of documents whose text differs from the hash that was stored with it; `body`
+    gives the bytes of a text in SQL.
+    """
+    rows = db.execute(text(f"SELECT doc_id, {body} AS text, content_hash FROM documents"))
     return [str(r.doc_id) for r in rows if hashlib.sha256(r.text).hexdigest() != r.content_hash]
 
 
@@ -286,11 +288,9 @@ CHECKS = (
 )
 
 
-def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
+def damaged_memories(db: Connection, data: str = DATA_BYTES) -> Iterator[tuple[int, str]]:
     """Yield each passage with a memory, and why that cannot be read; empty where it can."""
-    for row in db.execute(
-        text("SELECT passage_id, coalesce(CAST(data AS BLOB), x'') AS data FROM memories")
-    ):
+    for row in db.execute(text(f"SELECT passage_id, {data} AS data FROM memories")):
         try:
             unpack(row.data)
         except (StorageDamaged, StorageNewer) as error:
@@ -299,8 +299,9 @@ def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
             yield row.passage_id, ""
 
 
-def _memories(db: Connection) -> CheckResult:
-    every = list(damaged_memories(db))
+def memories(db: Connection, data: str = DATA_BYTES) -> CheckResult:
+    """Check that every compressed passage can be read."""
+    every = list(damaged_memories(db, data))
     bad = [f"passage {number}: {why}" for number, why in every if why]
     detail = (
         f"{len(bad)} of {len(every)} cannot be read ({bad[0]})" if bad else f"{len(every)} readable"
@@ -313,15 +314,16 @@ def _memories(db: Connection) -> CheckResult:
     )
 
 
-def _pending(db: Connection, now: float) -> CheckResult:
+def pending(db: Connection, now: float) -> CheckResult:
+    """Tell how many passages are pending, and whether an erasure is."""
     sql = f"""SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
         JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
-    pending = db.execute(text(sql), {"now": now}).scalar_one()
+    count = db.execute(text(sql), {"now": now}).scalar_one()
     due = db.execute(text("SELECT 1 FROM settings WHERE name = 'erasure'")).scalar()
-    detail = f"{pending} passages are pending" if pending else "no passage is pending"
+    detail = f"{count} passages are pending" if count else "no passage is pending"
     if due:
         detail += "; an erasure was cut short, and goes on when the memory is next opened"
-    return CheckResult("compression", True, detail, "cmt compress" if pending else "")
+    return CheckResult("compression", True, detail, "cmt compress" if count else "")
 
 
 def index_state(db: Connection, folder: Path) -> CheckResult:

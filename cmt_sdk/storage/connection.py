@@ -27,10 +27,13 @@ from cmt_sdk.storage import driver
 from cmt_sdk.storage.disk_errors import NOT_WRITABLE, translated
 from cmt_sdk.storage.driver import FILE
 from cmt_sdk.storage.encryption import key_of, not_encrypted
+from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
+from cmt_sdk.storage.transactions import Transactions
 from cmt_sdk.system.handles import OPEN_HERE
 from cmt_sdk.system.open_files import register, release
+from cmt_sdk.types import Filter
 
 FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500
@@ -177,7 +180,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Database:
+class Database(Transactions):
     """One folder's database with its transactions and its clock. Safe to use from several threads
     and processes.
 
@@ -285,8 +288,15 @@ class Database:
                         db.invalidate()
                 raise
 
-    @staticmethod
-    def _bump_change_counter(db: Connection) -> None:
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def _conditions(self, filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
+        return conditions(filter, now)
+
+    def _bump_change_counter(self, db: Connection) -> None:
         """Record that the set of vectors has lost some, for the index in every process. Gains need
         no record: labels only grow.
         """

@@ -15,12 +15,13 @@ from sqlalchemy import Connection, Row, text
 
 from cmt_sdk.errors import AlreadyExists, InvalidDocument
 from cmt_sdk.ports import Split
-from cmt_sdk.storage.connection import Database, chunks
+from cmt_sdk.storage.connection import chunks
+from cmt_sdk.storage.recorded import Recorded
 from cmt_sdk.storage.resplitting import matched
 from cmt_sdk.storage.rows import (
     ALIVE,
     READY,
-    document_of,
+    RECORD,
     metadata_text,
     record_hash,
     sound_name,
@@ -50,8 +51,8 @@ def content_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class DocumentRows(Database):
-    """The tables `documents` and `passages` of one folder.
+class DocumentRows(Recorded):
+    """The tables `documents` and `passages` of one memory.
 
     A document keeps its row, and so its key, through all versions: a listing is not reordered by an
     update. An earlier version moves to a row of its own.
@@ -85,38 +86,41 @@ class DocumentRows(Database):
             {extra} ORDER BY doc_id <> :doc_id, key"""
         values = {
             "content_hash": hashed,
-            "scope": document.scope,
+            "scope": self._stored_scope(document.scope),
             "doc_id": document.id,
             "now": self.now().timestamp(),
         }
         found = db.execute(text(sql), values).first()
-        return None if found is None else document_of(found)
+        return None if found is None else self._document(found)
 
     def _named(self, db: Connection, scope: str, document_id: str) -> Document | None:
         sql = (
             f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND scope = :scope AND"
             f" {ALIVE}"
         )
-        values = {"id": document_id, "scope": scope, "now": self.now().timestamp()}
+        values = {
+            "id": document_id,
+            "scope": self._stored_scope(scope),
+            "now": self.now().timestamp(),
+        }
         row = db.execute(text(sql), values).first()
-        return None if row is None else document_of(row)
+        return None if row is None else self._document(row)
 
     def _found(self, db: Connection, scope: str, source: str) -> Document | None:
         sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source
             AND {ALIVE}
             ORDER BY updated_at DESC, key DESC"""
         values = {
-            "scope": sound_text("scope", scope, InvalidDocument),
+            "scope": self._stored_scope(sound_text("scope", scope, InvalidDocument)),
             "source": sound_text("source", source, InvalidDocument),
             "now": self.now().timestamp(),
         }
         row = db.execute(text(sql), values).first()
-        return None if row is None else document_of(row)
+        return None if row is None else self._document(row)
 
-    @staticmethod
-    def _current(db: Connection, document_id: str) -> Document:
+    def _current(self, db: Connection, document_id: str) -> Document:
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND d.current"
-        return document_of(db.execute(text(sql), {"id": document_id}).one())
+        return self._document(db.execute(text(sql), {"id": document_id}).one())
 
     def _make_free(self, db: Connection, document_id: str) -> None:
         """Delete an expired document of this id. Raises AlreadyExists where a living one has it."""
@@ -152,7 +156,7 @@ class DocumentRows(Database):
             "text": document.text,
             "content_hash": hashed or content_hash(document.text),
             "source": document.source,
-            "scope": document.scope,
+            "scope": self._stored_scope(document.scope),
             "metadata": metadata_text(document),
             "created_at": stamp_of(document.created_at) if document.created_at else now,
             "updated_at": now,
@@ -216,6 +220,19 @@ class DocumentRows(Database):
         columns = ", ".join(f"{c} = :{c}" for c in COLUMNS)
         db.execute(text(f"UPDATE documents SET {columns} WHERE doc_id = :doc_id AND current"), row)
 
+    @staticmethod
+    def _seal(db: Connection, document_id: str) -> None:
+        """Recompute the record hashes of a document's versions, so that their present contents
+        count as right.
+        """
+        rows = text(
+            f"SELECT {', '.join(RECORD)}, key, record_hash FROM documents WHERE doc_id = :id"
+        )
+        sql = text("UPDATE documents SET record_hash = :hash WHERE key = :key")
+        for row in db.execute(rows, {"id": document_id}).all():
+            if (sealed := record_hash(row._asdict())) != row.record_hash:
+                db.execute(sql, {"hash": sealed, "key": row.key})
+
     def _update_passages(
         self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]
     ) -> None:
@@ -227,17 +244,20 @@ class DocumentRows(Database):
         rows = """SELECT id, ordinal, start, "end" AS stop, tokens, heading FROM passages
             WHERE document_key = :key ORDER BY ordinal"""
         found = matched(db.execute(text(rows), {"key": key}).all(), old, new, spans)
-        move = 'UPDATE passages SET ordinal = ?, start = ?, "end" = ?, tokens = ? WHERE id = ?'
+        move = text(
+            'UPDATE passages SET ordinal = :ordinal, start = :start, "end" = :stop,'
+            " tokens = :tokens WHERE id = :id"
+        )
         for passage, ordinal, span in found.moved:
-            db.exec_driver_sql(move, (ordinal, span.start, span.end, span.tokens, passage))
+            at = {"id": passage, "ordinal": ordinal, "tokens": span.tokens}
+            db.execute(move, at | {"start": span.start, "stop": span.end})
         self._insert_passages(db, key, new, found.new)
         if found.gone:
             self._drop_passages(db, found.gone)
             self._bump_change_counter(db)
 
-    @staticmethod
     def _insert_passages(
-        db: Connection, key: int, body: str, spans: Iterable[tuple[int, Span]]
+        self, db: Connection, key: int, body: str, spans: Iterable[tuple[int, Span]]
     ) -> None:
         """Insert passages of a document, given with their ordinals, and their rows of the full-text
         index.
@@ -251,8 +271,7 @@ class DocumentRows(Database):
             made = db.exec_driver_sql(passage, row).lastrowid
             insert_words(db.exec_driver_sql, made, f"{span.heading}\n{body[span.start : span.end]}")
 
-    @staticmethod
-    def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
+    def _drop_passages(self, db: Connection, ids: Sequence[int]) -> None:
         """Delete passages with their rows of the full-text index, compressed passages and
         embeddings.
         """

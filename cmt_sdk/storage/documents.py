@@ -15,12 +15,8 @@ from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.ports import Known, Split
 from cmt_sdk.storage.checks import ids_without_passages
 from cmt_sdk.storage.connection import chunks
-from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.document_rows import DocumentRows, content_hash
-from cmt_sdk.storage.erasure import erase, traces_of
-from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, sound_text, stamp_of
-from cmt_sdk.storage.schema import seal
+from cmt_sdk.storage.rows import ALIVE, READY, sound_text, stamp_of
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 LARGEST_PAGE = 2**31
@@ -29,7 +25,7 @@ CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")
 
 
 class Documents(DocumentRows):
-    """The documents of one folder. Every change is durable when its call returns."""
+    """The documents of one memory. Every change is durable when its call returns."""
 
     def find_known(self, document: Document, *, by_source: bool = False) -> Known:
         """Find the stored document that a given one stands for, and compute what `add` needs.
@@ -85,7 +81,7 @@ class Documents(DocumentRows):
         """
         hashed = content_hash(document.text) if known is None else known.content_hash
         row = self._row(replace(document, id=document.id or uuid.uuid4().hex, version=1), hashed)
-        with self._write() as db:
+        with self._write_in(document.scope) as db:
             found = self._known(db, document, hashed, by_source)
             if found is None:
                 self._make_free(db, row["doc_id"])
@@ -179,8 +175,8 @@ class Documents(DocumentRows):
             row = db.execute(text(sql), values).first()
             if row is None:
                 raise DocumentNotFound.of(document_id)
-            changed = self._replaced(db, document_of(row), changes, spans, split)
-            seal(db.exec_driver_sql, "doc_id = ?", (document_id,))
+            changed = self._replaced(db, self._document(row), changes, spans, split)
+            self._seal(db, document_id)
         return changed
 
     def documents_without_passages(self) -> list[Document]:
@@ -199,7 +195,7 @@ class Documents(DocumentRows):
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND d.current"
         with self._write() as db:
             row = db.execute(text(sql), {"id": document.id}).first()
-            if row is None or _split_input(document_of(row)) != _split_input(document):
+            if row is None or _split_input(self._document(row)) != _split_input(document):
                 return False
             self._update_passages(db, row.key, document.text, document.text, spans)
         return True
@@ -209,7 +205,7 @@ class Documents(DocumentRows):
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id ORDER BY version"
         with self._read() as db:
             return [
-                document_of(row)
+                self._document(row)
                 for row in db.execute(
                     text(sql), {"id": sound_text("id", document_id, InvalidDocument)}
                 )
@@ -228,7 +224,7 @@ class Documents(DocumentRows):
         """
         if not 1 <= limit <= LARGEST_PAGE:
             raise InvalidInput(f"limit={limit}: ask for 1 to {LARGEST_PAGE:,} documents a page")
-        where, values = conditions(filter, self.now().timestamp())
+        where, values = self._conditions(filter, self.now().timestamp())
         sql = (
             f"SELECT d.*, {READY} FROM documents d WHERE {where} AND (d.created_at, d.key) >"
             " (:time, :key) ORDER BY d.created_at, d.key LIMIT :limit"
@@ -238,7 +234,7 @@ class Documents(DocumentRows):
         more = len(rows) > limit
         rows = rows[:limit]
         return Page(
-            [document_of(r) for r in rows],
+            [self._document(r) for r in rows],
             f"{rows[-1].created_at!r}/{rows[-1].key}" if more else None,
         )
 
@@ -258,7 +254,7 @@ class Documents(DocumentRows):
 
     def count(self, filter: Filter) -> int:
         """Return how many documents fit a filter."""
-        where, values = conditions(filter, self.now().timestamp())
+        where, values = self._conditions(filter, self.now().timestamp())
         with self._read() as db:
             return int(
                 db.execute(
@@ -274,7 +270,7 @@ class Documents(DocumentRows):
             filter: which documents.
             erase: also record, in the same transaction, that the files have to be rewritten.
         """
-        where, values = conditions(replace(filter, history=True), -math.inf)
+        where, values = self._conditions(replace(filter, history=True), -math.inf)
         sql = f"""SELECT a.*, 0 AS ready FROM documents a
             WHERE key IN (SELECT d.key FROM documents d WHERE {where})
             OR doc_id IN (SELECT d.doc_id FROM documents d WHERE d.current AND {where})
@@ -289,11 +285,8 @@ class Documents(DocumentRows):
             passages = sum(db.exec_driver_sql(count).scalar_one() for count in counts)
             self._remove(db, keys)
             if erase:
-                db.execute(
-                    text("INSERT OR REPLACE INTO settings VALUES ('erasure', :name)"),
-                    {"name": uuid.uuid4().hex},
-                )
-        return Removed([gone_of(r) for r in rows], passages)
+                self._set(db, "erasure", uuid.uuid4().hex)
+        return Removed([self._gone(r) for r in rows], passages)
 
     def erasure_due(self) -> str | None:
         """Return the name of the deletion whose bytes are still to be erased; None where there is
@@ -301,21 +294,6 @@ class Documents(DocumentRows):
         """
         with self._read() as db:
             return db.execute(text("SELECT value FROM settings WHERE name = 'erasure'")).scalar()
-
-    def erase(self, wait: float) -> bool:
-        """Erase deleted content from the database file and its log.
-
-        Args:
-            wait: seconds to wait for another process that writes.
-
-        Returns:
-            False where another process still reads the old state: bytes are left.
-
-        Raises:
-            StorageLocked: another process writes for longer.
-        """
-        with translated(self._folder):
-            return erase(self._file, self._key, wait)
 
     def erased(self, due: str) -> None:
         """Record that the erasure of this name is complete. Nothing changes where a later deletion
@@ -325,15 +303,6 @@ class Documents(DocumentRows):
             db.execute(
                 text("DELETE FROM settings WHERE name = 'erasure' AND value = :name"), {"name": due}
             )
-
-    def find_traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
-        """Search every byte of every file for deleted content.
-
-        Returns:
-            The names of the files searched, and how many traces were found.
-        """
-        with translated(self._folder):
-            return traces_of(removed, self._folder, self._key)
 
 
 MERGED = ("text", "source", "metadata", "expires_at")

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.settings import MEMORY_FILES
 from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
 from cmt_sdk.storage import driver
@@ -85,8 +86,10 @@ def is_encrypted(path: str | os.PathLike[str]) -> bool:
     It must not be open in this process; see `key_of`.
 
     Args:
-        path: The folder.
+        path: The folder; the address of a database is not encrypted by this package.
     """
+    if DatabaseAddress.of(path):
+        return False
     try:
         return _beginning(Path(path).expanduser() / MEMORY_FILES[0]).startswith(MARK)
     except (OSError, ValueError):  # none, a closed folder, a name that no system takes

@@ -62,9 +62,7 @@ def _in_scope(scope: str, bind: Bind) -> str:
     One range of the index holds both, and names such as "a!" between them; "+" keeps SQLite from
     looking them up apart, which would read the rows too.
     """
-    scope = scope.rstrip("/")
-    if not scope:
-        raise InvalidFilter("scope '/' names nothing: give a name, or '' for all scopes")
+    scope = sound_scope(scope)
     own, end = bind(scope), bind(scope + "0")
     return (
         f"(d.scope >= {own} AND d.scope < {end} AND (+d.scope = {own} OR +d.scope >="
@@ -73,10 +71,7 @@ def _in_scope(scope: str, bind: Bind) -> str:
 
 
 def _on_source(source: str, bind: Bind) -> str:
-    if "*" in source and len(source) > LONGEST_PATTERN:
-        raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
-    # macOS names files in NFD
-    forms = dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)])
+    forms = spellings(source)
     if "*" not in source:
         parts = [f"d.source = {bind(form)}" for form in forms]
     else:  # a "?" is part of many addresses
@@ -86,14 +81,26 @@ def _on_source(source: str, bind: Bind) -> str:
     return f"({' OR '.join(parts)})"
 
 
+def spellings(source: str) -> list[str]:
+    """Return the spellings of a source that are the same: macOS names files in NFD. Raises
+    InvalidFilter for one with wildcards that is too long.
+    """
+    if "*" in source and len(source) > LONGEST_PATTERN:
+        raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
+    return list(dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)]))
+
+
+def sound_scope(scope: str) -> str:
+    """Return a scope without the slash at its end. Raises InvalidFilter for one without a name."""
+    name = scope.rstrip("/")
+    if not name:
+        raise InvalidFilter("scope '/' names nothing: give a name, or '' for all scopes")
+    return name
+
+
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
-    if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
-        raise InvalidFilter(
-            f"filter key {key!r:.60}: a key is text without quotation marks, backslashes, control"
-            " characters"
-        )
-    path = bind(f'$."{sound_text("filter key", key, InvalidFilter)}"')
-    operator, value = _operator(key, wanted)
+    path = bind(f'$."{sound_key(key)}"')
+    operator, value = operator_of(key, wanted)
     if operator == "exists":
         return f"json_type(d.metadata, {path}) IS {'NOT' if value else ''} NULL"
     if operator == "in":
@@ -104,10 +111,6 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
         return (
             f"(json_type(d.metadata, {path}) IS NOT NULL AND NOT"
             f" {_among(path, [value], bind, key)})"
-        )
-    if value is None:
-        raise InvalidFilter(
-            f"filter {key:.60}: None is neither less nor more than anything; use == or !="
         )
     kind, bound = _kind(key, value), bind(json.dumps(value))
     found = f"json_extract(d.metadata, {path})"
@@ -121,6 +124,16 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
         f"({of_kind} OR coalesce({_number_in_text(path, found)} {operator} json_extract({bound},"
         " '$'), 0))"
     )
+
+
+def sound_key(key: object) -> str:
+    """Return a metadata key that can be asked for. Raises InvalidFilter."""
+    if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
+        raise InvalidFilter(
+            f"filter key {key!r:.60}: a key is text without quotation marks, backslashes, control"
+            " characters"
+        )
+    return sound_text("filter key", key, InvalidFilter)
 
 
 def _number_in_text(path: str, found: str) -> str:
@@ -140,7 +153,8 @@ def _number_in_text(path: str, found: str) -> str:
     )
 
 
-def _operator(key: str, wanted: Any) -> tuple[str, Any]:
+def operator_of(key: str, wanted: Any) -> tuple[str, Any]:
+    """Return the operator and the value of a condition on a metadata key. Raises InvalidFilter."""
     if not isinstance(wanted, Mapping):
         return "==", wanted
     if len(wanted) != 1 or (name := next(iter(wanted))) not in {*COMPARISONS, "in", "exists"}:
@@ -153,6 +167,10 @@ def _operator(key: str, wanted: Any) -> tuple[str, Any]:
         raise InvalidFilter(f"filter {key:.60}: `in` takes a list, not {value!r:.60}")
     if name == "exists" and not isinstance(value, bool):
         raise InvalidFilter(f"filter {key:.60}: `exists` takes true or false, not {value!r:.60}")
+    if value is None and name in ("<", "<=", ">", ">="):
+        raise InvalidFilter(
+            f"filter {key:.60}: None is neither less nor more than anything; use == or !="
+        )
     return name, value
 
 

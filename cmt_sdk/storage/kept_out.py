@@ -10,41 +10,40 @@ import secrets
 from collections.abc import Iterable
 from unicodedata import normalize
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from cmt_sdk.errors import InvalidInput, StorageDamaged
-from cmt_sdk.storage.connection import Database
+from cmt_sdk.storage.recorded import Recorded
 from cmt_sdk.storage.rows import sound_text
 
 ROW = "kept_out"
 
 
-class KeptOut(Database):
+class KeptOut(Recorded):
     """One row of the settings: a random key, and the hashes of scopes with sources."""
 
     def keep_out(self, scope: str, sources: Iterable[str], *, out: bool) -> None:
         """Record that these sources of a scope stay out, as hashes; with `out=False`, remove the
         record.
         """
+        scope = self._stored_scope(scope)
         with self._write() as db:
             key, hashes = self._kept(db)
             changed = {_hash(key, scope, source) for source in sources}
             left = hashes | changed if out else hashes - changed
             if left == hashes:
                 return
-            row = {"name": ROW, "value": json.dumps({"key": key, "hashes": sorted(left)})}
-            db.execute(text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"), row)
+            self._set(db, ROW, json.dumps({"key": key, "hashes": sorted(left)}))
 
     def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
         """Return those of the sources that `keep_out` recorded for a scope."""
+        scope = self._stored_scope(scope)
         with self._read() as db:
             key, hashes = self._kept(db)
         return [source for source in sources if hashes and _hash(key, scope, source) in hashes]
 
     def _kept(self, db: Connection) -> tuple[str, frozenset[str]]:
-        found = db.execute(
-            text("SELECT value FROM settings WHERE name = :name"), {"name": ROW}
-        ).scalar()
+        found = self._recorded(db, ROW)
         if found is None:
             return secrets.token_hex(16), frozenset()
         return parse_kept_out(str(found))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,18 +20,16 @@ from cmt_sdk.errors import (
     StorageLocked,
 )
 from cmt_sdk.storage.blob import pack, unpack
-from cmt_sdk.storage.connection import Database, chunks
-from cmt_sdk.storage.filters import conditions
+from cmt_sdk.storage.connection import chunks
 from cmt_sdk.storage.rows import (
     ALIVE,
     PASSAGE,
     READY,
-    document_of,
     fingerprint_of,
     passage_of,
     sound_text,
 )
-from cmt_sdk.storage.work_locks import claimed
+from cmt_sdk.storage.transactions import Transactions
 from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Passage, Vector
 from cmt_sdk.types.vectors import Embeddings
 
@@ -42,8 +39,10 @@ LAST_READ_RESOLUTION_S = 60.0
 log = logging.getLogger(__name__)
 
 
-class Passages(Database):
-    """The passages of one folder, with their compressed forms and embeddings."""
+class Passages(Transactions):
+    """The passages of one memory, with their compressed forms and embeddings."""
+
+    _passage = PASSAGE  # the columns of a passage
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
         """Return passages of current documents that have no embedding yet, oldest first.
@@ -53,7 +52,7 @@ class Passages(Database):
             of: ids of the documents to look at; None: all.
         """
         only = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
-        sql = f"""SELECT {PASSAGE} JOIN waiting w ON w.passage_id = p.id
+        sql = f"""SELECT {self._passage} JOIN waiting w ON w.passage_id = p.id
             WHERE {ALIVE} {only} ORDER BY w.passage_id LIMIT :limit"""
         values = {"limit": limit, "now": self.now().timestamp()}
         with self._read() as db:
@@ -62,26 +61,9 @@ class Passages(Database):
             ).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
-    @contextmanager
-    def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
-        """Claim the first `most` of these passages that are still pending and that no other process
-        encodes.
-
-        The claim ends with the block or the process. It is advisory: where the file system has no
-        locks, two processes can claim the same passage.
-        """
-        with claimed(self._folder, passage_ids, most) as mine:
-            still = set[int]()
-            with self._read() as db:
-                for some in chunks(mine):
-                    found = db.exec_driver_sql(
-                        f"SELECT passage_id FROM waiting WHERE passage_id IN ({some})"
-                    )
-                    still |= set(found.scalars())
-            yield [i for i in mine if i in still]
-
-    @staticmethod
-    def _with_documents(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Passage, Document]]:
+    def _with_documents(
+        self, db: Connection, rows: Sequence[Row[Any]]
+    ) -> list[tuple[Passage, Document]]:
         """Return rows of PASSAGE as passages with their documents. Each document is read once: one
         of megabytes has thousands of passages.
         """
@@ -90,7 +72,7 @@ class Passages(Database):
             for row in db.execute(
                 text(f"SELECT d.*, {READY} FROM documents d WHERE d.key IN ({some})")
             ):
-                documents[row.key] = document_of(row)
+                documents[row.key] = self._document(row)
         return [(passage_of(r, documents[r.document_key]), documents[r.document_key]) for r in rows]
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
@@ -104,7 +86,9 @@ class Passages(Database):
         with self._write() as db:
             self._check_maker(db, fingerprint)
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}
-            db.execute(text("INSERT OR IGNORE INTO fingerprints VALUES (:id, :body)"), body)
+            db.execute(
+                text("INSERT INTO fingerprints VALUES (:id, :body) ON CONFLICT DO NOTHING"), body
+            )
             values = {"now": self.now().timestamp()}
             replaced = 0
             for passage, made in encoded.items():
@@ -174,7 +158,7 @@ class Passages(Database):
                     f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
                 )
                 for row in db.exec_driver_sql(sql):
-                    memory = _memory_of(row.passage_id, row.data)
+                    memory = memory_of(row.passage_id, row.data)
                     if memory is None:
                         continue
                     found[row.passage_id] = memory
@@ -210,7 +194,7 @@ class Passages(Database):
         with self._read() as db:
             for some in chunks(passage_ids):
                 for row in db.exec_driver_sql(f"{sql} ({some})"):
-                    memory = _memory_of(row.passage_id, row.data)
+                    memory = memory_of(row.passage_id, row.data)
                     if memory is not None:
                         embedding = np.frombuffer(row.key, "<f4").astype(np.float32)
                         found[row.passage_id] = (
@@ -228,7 +212,7 @@ class Passages(Database):
         with self._read() as db:
             for some in chunks(passage_ids):
                 rows += db.execute(
-                    text(f"SELECT {PASSAGE} WHERE p.id IN ({some}) AND {ALIVE}"), now
+                    text(f"SELECT {self._passage} WHERE p.id IN ({some}) AND {ALIVE}"), now
                 )
             return {
                 passage.id: (passage, document)
@@ -237,7 +221,7 @@ class Passages(Database):
 
     def passages_of(self, document_id: str) -> list[Passage]:
         """Return the passages of a document's current version, in order."""
-        sql = f"SELECT {PASSAGE} WHERE d.doc_id = :id AND d.current ORDER BY p.ordinal"
+        sql = f"SELECT {self._passage} WHERE d.doc_id = :id AND d.current ORDER BY p.ordinal"
         with self._read() as db:
             rows = db.execute(
                 text(sql), {"id": sound_text("id", document_id, InvalidDocument)}
@@ -246,7 +230,7 @@ class Passages(Database):
 
     def choose(self, filter: Filter) -> Collection[int]:
         """Return the ids of the passages of current documents that fit a filter."""
-        where, values = conditions(replace(filter, history=False), self.now().timestamp())
+        where, values = self._conditions(replace(filter, history=False), self.now().timestamp())
         # as one value: a row of Python a passage takes longer than finding it
         sql = (
             "SELECT group_concat(p.id) FROM passages p JOIN documents d ON d.key = p.document_key"
@@ -260,7 +244,7 @@ class Passages(Database):
         """Return the embeddings of the passages of current documents that fit a filter, oldest
         first.
         """
-        where, values = conditions(replace(filter, history=False), self.now().timestamp())
+        where, values = self._conditions(replace(filter, history=False), self.now().timestamp())
         sql = f"""SELECT v.passage_id, v.key FROM vectors v JOIN passages p ON p.id = v.passage_id
             JOIN documents d ON d.key = p.document_key WHERE {where} ORDER BY v.passage_id"""
         with self._read() as db:
@@ -323,7 +307,7 @@ def _makers(db: Connection) -> list[Fingerprint]:
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
-def _memory_of(passage: int, data: bytes) -> CompressedPassage | None:
+def memory_of(passage: int, data: bytes) -> CompressedPassage | None:
     """Return a stored compressed passage; None for a damaged one, which is then made again from the
     text like a missing one.
     """

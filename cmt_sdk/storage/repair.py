@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
+from cmt_sdk.config.address import DatabaseAddress
+from cmt_sdk.errors import InvalidInput, MemoryNotFound, StorageDamaged, StorageLocked
 from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.copies import BEFORE_REPAIR
@@ -55,6 +56,11 @@ def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
         StorageEncrypted: the key is not available.
         MissingExtra: the extra `encryption` is not installed.
     """
+    if address := DatabaseAddress.of(path):
+        raise InvalidInput(
+            f"{address} is repaired by its server: restore a backup; `cmt check` tells what is"
+            " wrong, and `cmt reencode` makes compressed passages again"
+        )
     folder = Path(path).expanduser().absolute()
     if not (folder / FILE).is_file():
         raise MemoryNotFound(f"there is no memory in {folder}")

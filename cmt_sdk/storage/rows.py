@@ -16,7 +16,7 @@ from cmt_sdk.text.characters import REMEDY, is_text
 from cmt_sdk.types import Document, Fingerprint, Passage
 
 READY = """NOT EXISTS (SELECT 1 FROM passages p LEFT JOIN vectors v ON v.passage_id = p.id
-    WHERE p.document_key = d.key AND v.label IS NULL) AS ready"""
+    WHERE p.document_key = d.key AND v.passage_id IS NULL) AS ready"""
 PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, p.document_key,
     EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id) AS ready,
     (SELECT m.fidelity FROM memories m INDEXED BY by_fidelity

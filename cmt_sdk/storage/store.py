@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, text
@@ -15,15 +14,19 @@ from sqlalchemy import Connection, text
 from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checks import REPAIR, findings
+from cmt_sdk.storage.connection import chunks
 from cmt_sdk.storage.copies import Copies
+from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.driver import files_in
+from cmt_sdk.storage.erasure import erase, traces_of
 from cmt_sdk.storage.full_text import FullText
 from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
-from cmt_sdk.types import CheckResult, Stats
+from cmt_sdk.storage.work_locks import claimed
+from cmt_sdk.types import CheckResult, Document, Stats
 from cmt_sdk.types.vectors import ChangeCounters, Generation, VectorRows
 
 log = logging.getLogger(__name__)
@@ -84,28 +87,47 @@ class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
             self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only
         )
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that the memory was made with; empty for a new one."""
-        with self._read() as db:
-            found = db.execute(text("SELECT value FROM settings WHERE name = 'settings'")).scalar()
-        try:
-            return dict(json.loads(found)) if found else {}
-        except (ValueError, TypeError) as error:
-            raise StorageDamaged(
-                f"the settings in {self._folder} are damaged ({error}): run `cmt check --repair`"
-            ) from error
+    def erase(self, wait: float) -> bool:
+        """Erase deleted content from the database file and its log.
 
-    def set_settings(self, settings: Mapping[str, Any]) -> None:
-        """Replace the recorded settings."""
-        with self._write() as db:
-            self._set(db, "settings", json.dumps(dict(settings)))
+        Args:
+            wait: seconds to wait for another process that writes.
 
-    @staticmethod
-    def _set(db: Connection, name: str, value: str) -> None:
-        db.execute(
-            text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"),
-            {"name": name, "value": value},
-        )
+        Returns:
+            False where another process still reads the old state: bytes are left.
+
+        Raises:
+            StorageLocked: another process writes for longer.
+        """
+        with translated(self._folder):
+            return erase(self._file, self._key, wait)
+
+    def find_traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
+        """Search every byte of every file for deleted content.
+
+        Returns:
+            The names of the files searched, and how many traces were found.
+        """
+        with translated(self._folder):
+            return traces_of(removed, self._folder, self._key)
+
+    @contextmanager
+    def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
+        """Claim the first `most` of these passages that are still pending and that no other process
+        encodes.
+
+        The claim ends with the block or the process. It is advisory: where the file system has no
+        locks, two processes can claim the same passage.
+        """
+        with claimed(self._folder, passage_ids, most) as mine:
+            still = set[int]()
+            with self._read() as db:
+                for some in chunks(mine):
+                    found = db.exec_driver_sql(
+                        f"SELECT passage_id FROM waiting WHERE passage_id IN ({some})"
+                    )
+                    still |= set(found.scalars())
+            yield [i for i in mine if i in still]
 
     def stats(self) -> Stats:
         """Return the store in numbers. Expired documents are not counted; their passages are not

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.memory import Memory
 from cmt_sdk.memory.assembly import assemble
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
@@ -200,23 +201,26 @@ class FakeEngine:
 
 
 def open_fake(
-    path: Path,
+    path: Path | DatabaseAddress,
     engine: FakeEngine | None = None,
     *,
+    scope: str = "",
     create: bool = True,
     encrypted: bool = False,
     embedder: Embedder | None = None,
     **settings: Any,
 ) -> Memory:
-    """Open a real Memory on disk with a fake language model.
+    """Open a real Memory on disk, or in a database, with a fake language model.
 
     Args:
-        path: The folder of the memory.
+        path: The folder of the memory, or the address of its database.
         engine: The fake engine; a new one by default.
+        scope: Of a database, only this scope.
         create: Create the memory where there is none.
         encrypted: Encrypt a new memory.
         embedder: Makes the embeddings, instead of the engine.
         settings: As for `cmt_sdk.open`.
     """
     engine = engine or (FakeEngine.embedded(embedder) if embedder else FakeEngine())
-    return Memory(assemble(path, settings, create=create, encrypted=encrypted, engine=engine))
+    parts = assemble(path, settings, scope=scope, create=create, encrypted=encrypted, engine=engine)
+    return Memory(parts)

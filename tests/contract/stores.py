@@ -5,6 +5,7 @@ To run the suite over another implementation of ports.Store, add a function to S
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.ports import Store
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Span
+from tests import postgres
 
+HOSTILE = "te'nant%/\"; --_\\é🙂 :x"
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -51,7 +55,7 @@ def spans(text: str, heading: str = "") -> list[Span]:
     return [Span(a, b, len(text[a:b].split()), heading) for a, b in zip(starts, ends, strict=True)]
 
 
-def put(store: SQLiteStore, text: str = LISBON, **fields: object) -> Document:
+def put(store: Store, text: str = LISBON, **fields: object) -> Document:
     """Store a document and return it."""
     return store.add(Document(text, **fields), spans(text))[0]
 
@@ -65,14 +69,14 @@ def encoded(seed: int = 1, size: int = 64) -> Encoded:
     )
 
 
-def save_all(store: SQLiteStore, fingerprint: Fingerprint = FINGERPRINT) -> list[int]:
+def save_all(store: Store, fingerprint: Fingerprint = FINGERPRINT) -> list[int]:
     """Encode whatever waits; its passage ids."""
     ids = [p.id for p in store.pending(1_000)]
     store.save({i: encoded(i) for i in ids}, fingerprint)
     return ids
 
 
-def found(store: SQLiteStore, query: str, **conditions: object) -> list[str]:
+def found(store: Store, query: str, **conditions: object) -> list[str]:
     """Texts of the passages that a full-text search finds, best first."""
     hits = [h.passage_id for h in store.search_text(query, 10, Filter(**conditions))]
     texts = {i: p.text for i, (p, _) in store.passages(hits).items()}
@@ -132,7 +136,39 @@ def open_encrypted(folder: Path, clock: Clock) -> Store:
     return store
 
 
+_homes: dict[DatabaseAddress, Path] = {}  # the test that a database serves now, by its address
+
+
+def open_postgres(folder: Path, clock: Clock) -> Store:
+    """A store in a database that serves one test after another."""
+    made = postgres.shared()
+    if _homes.get(made.address) != folder:
+        made.empty()
+        _homes[made.address] = folder
+    from cmt_sdk.storage.postgres.store import PostgresStore
+
+    return PostgresStore(made.address, clock=clock)
+
+
+def open_postgres_scope(folder: Path, clock: Clock) -> Store:
+    """A store in a scope of such a database, whose name is hostile; another scope has the same
+    texts.
+    """
+    is_new = _homes.get((made := postgres.shared()).address) != folder
+    open_postgres(folder, clock).close()
+    from cmt_sdk.storage.postgres.store import PostgresStore
+
+    if is_new:
+        for scope in ("", f"{HOSTILE}x", "u"):
+            with closing(PostgresStore(made.address, scope=scope, clock=Clock())) as other:
+                put(other)
+                put(other, GENOA, source="trip.md")
+    return PostgresStore(made.address, scope=HOSTILE, clock=clock)
+
+
 STORES: dict[str, Callable[[Path, Clock], Store]] = {
     "sqlite": open_sqlite,
     "encrypted": open_encrypted,
+    "postgres": open_postgres,
+    "postgres_scope": open_postgres_scope,
 }

@@ -27,6 +27,7 @@ from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Span
+from tests import postgres
 
 WORDS = ("apple", "boat", "cloud", "dune", "elm")
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
@@ -91,8 +92,12 @@ class Store(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         """A new folder."""
-        self.store = SQLiteStore(self.folder, clock=lambda: self.time)
-        self.index = EmbeddingIndex(self.store, self.folder, 10**6)
+        self.store, self.index = self.parts()
+
+    def parts(self) -> tuple:
+        """A store over the folder, and its index."""
+        store = SQLiteStore(self.folder, clock=lambda: self.time)
+        return store, EmbeddingIndex(store, self.folder, 10**6)
 
     def teardown(self) -> None:
         """The folder goes."""
@@ -348,6 +353,23 @@ class Store(RuleBasedStateMachine):
         )
 
 
+class InPostgres(Store):
+    """The same calls over a scope of a database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.database = postgres.shared()
+        self.database.empty()
+
+    def parts(self) -> tuple:
+        """A store over the scope, and its index."""
+        from cmt_sdk.storage.postgres.index import PostgresIndex
+        from cmt_sdk.storage.postgres.store import PostgresStore
+
+        store = PostgresStore(self.database.address, scope="team/a", clock=lambda: self.time)
+        return store, PostgresIndex(store, 10**6)
+
+
 FEW = settings(
     max_examples=6,
     stateful_step_count=25,
@@ -356,9 +378,12 @@ FEW = settings(
 )
 Store.TestCase.settings = FEW
 TestStore = Store.TestCase
+InPostgres.TestCase.settings = settings(FEW, max_examples=2)
+TestInPostgres = InPostgres.TestCase
 
 
 @pytest.mark.slow
-def test_the_store_does_as_its_model_for_long() -> None:
+@pytest.mark.parametrize("machine", [Store, InPostgres])
+def test_the_store_does_as_its_model_for_long(machine) -> None:
     """The long form."""
-    run_state_machine_as_test(Store, settings=settings(FEW, max_examples=100))
+    run_state_machine_as_test(machine, settings=settings(FEW, max_examples=100))

@@ -279,7 +279,7 @@ def test_a_memory_of_a_gguf_file_is_made_after_the_conversion(
         cmt_sdk.open(tmp_path / "notes", model=str(bad))
     assert not (tmp_path / "notes").exists()
     with cmt_sdk.open(tmp_path / "notes", model=str(gguf_file)) as memory:
-        assert memory.settings.compression == 2
+        assert memory.settings.compression == 1.5
     assert [info.source for info in list_models()] == ["file tiny.gguf"]
 
 

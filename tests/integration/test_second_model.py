@@ -55,7 +55,7 @@ def test_the_catalogue_has_its_own_sizes(info, memory):
     """And the compression of its memories."""
     (entry,) = [entry for entry in cmt_sdk.catalogue() if entry.name == NAME]
     assert (entry.is_here, entry.disk_bytes) == (True, info.bytes)
-    assert memory.settings.compression == entry.compression == 2
+    assert memory.settings.compression == entry.compression == 1.5
 
 
 @pytest.mark.parametrize(

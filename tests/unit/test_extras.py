@@ -133,6 +133,7 @@ def test_the_extras_are_those_of_the_project():
         "llm",
         "mcp",
         "openai-agents",
+        "postgres",
         "serve",
     ):
         assert any(f'extra == "{extra}"' in line for line in declared)

@@ -2,37 +2,64 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import InvalidFilter
 from cmt_sdk.storage.filters import conditions
+from cmt_sdk.storage.postgres.filters import conditions as in_postgres
 from cmt_sdk.types import Filter
+from tests import postgres
 
 NOW = 1_000.0
 
 
+EMPTY = {"id": "a", "current": True, "expires_at": None, "scope": "", "source": None}
+INSERT = "INSERT INTO documents VALUES (:id, :current, :expires_at, :scope, :source, :metadata)"
+IN_POSTGRES = """CREATE TEMPORARY TABLE IF NOT EXISTS documents (doc_id text, current boolean,
+    expires_at double precision, scope text COLLATE "C", source text COLLATE "C", metadata text,
+    number bigint GENERATED ALWAYS AS IDENTITY)"""
+
+
+class Databases:
+    """Where filters run: in SQLite, or over a connection to Postgres."""
+
+    postgres: Connection | None = None
+
+
+@pytest.fixture(params=["sqlite", "postgres"], scope="module", autouse=True)
+def _database(request) -> Iterator[None]:
+    """Each test runs over both."""
+    if request.param == "sqlite":
+        yield
+        return
+    with postgres.shared().as_admin() as engine, engine.connect() as db:
+        db.exec_driver_sql(IN_POSTGRES)
+        Databases.postgres = db
+        yield
+        Databases.postgres = None
+
+
 def select(filter: Filter, *rows: dict) -> list[str]:
     """Ids of those rows of a table `documents` that fit."""
+    given = [
+        EMPTY | row | {"metadata": json.dumps(row.get("metadata", {}), ensure_ascii=False)}
+        for row in rows
+    ]
+    if (db := Databases.postgres) is not None:
+        db.exec_driver_sql("DELETE FROM documents")
+        for row in given:
+            db.execute(text(INSERT), row | {"current": bool(row["current"])})
+        where, values = in_postgres(filter, NOW, str)
+        sql = f"SELECT doc_id FROM documents d WHERE {where} ORDER BY number"  # noqa: S608 - the subject
+        return list(db.execute(text(sql), values).scalars())
     with sqlite3.connect(":memory:") as db:
         db.execute("CREATE TABLE documents (doc_id, current, expires_at, scope, source, metadata)")
-        for row in rows:
-            whole = {
-                "id": "a",
-                "current": 1,
-                "expires_at": None,
-                "scope": "",
-                "source": None,
-                "metadata": {},
-            } | row
-            whole["metadata"] = json.dumps(whole["metadata"], ensure_ascii=False)
-            db.execute(
-                "INSERT INTO documents VALUES (:id, :current, :expires_at, :scope, :source,"
-                " :metadata)",
-                whole,
-            )
+        db.executemany(INSERT, given)
         where, values = conditions(filter, NOW)
         found = db.execute(f"SELECT doc_id FROM documents d WHERE {where} ORDER BY rowid", values)  # noqa: S608 - the subject
         ids = [row[0] for row in found]
@@ -110,6 +137,8 @@ def test_a_scope_of_slashes_is_refused():
     """Read as "everything" it would forget everything."""
     with pytest.raises(InvalidFilter, match="'' for all scopes"):
         conditions(Filter(scope="//"), NOW)
+    with pytest.raises(InvalidFilter, match="'' for all scopes"):
+        in_postgres(Filter(scope="//"), NOW, str)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +243,8 @@ def test_what_cannot_be_asked_for_is_refused(where):
     """Each with our error, before anything reaches the database."""
     with pytest.raises(InvalidFilter):
         conditions(Filter(where=where), NOW)
+    with pytest.raises(InvalidFilter):
+        in_postgres(Filter(where=where), NOW, str)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +262,8 @@ def test_text_that_no_database_holds_is_refused(filter):
     """NUL, lone surrogates, endless patterns, and what is no text."""
     with pytest.raises(InvalidFilter):
         conditions(filter, NOW)
+    with pytest.raises(InvalidFilter):
+        in_postgres(filter, NOW, str)
 
 
 HOSTILE = [
@@ -323,3 +356,22 @@ def test_a_scope_can_be_left_out():
     assert select(Filter(outside=""), *rows) == [row["id"] for row in rows]
     with pytest.raises(InvalidFilter):
         select(Filter(outside="/"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "expected"),
+    [
+        ({">": 12}, "12.50", True),
+        ({"<": 12}, "12.50", False),
+        ({">=": 12000}, "12e3", True),
+        ({">": 12}, "13", False),
+        ({">": 12}, "13.5", False),
+        ({">": 12}, "13.0", False),
+        ({">": 12}, "0013", False),
+        ({">": 12}, "13 kg", False),
+        ({"<": 0}, "-1.10", True),
+    ],
+)
+def test_a_number_in_another_notation_counts_as_a_number(wanted, text, expected):
+    """A text that would lose digits as a number is compared as one; any other text is text."""
+    assert fits(wanted, k=text) == expected
