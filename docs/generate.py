@@ -137,7 +137,7 @@ def size_table() -> str:
         "4 bits",
         "bf16",
         "fp32",
-        "a quarter",
+        "a third",
         "two thirds",
         "all",
         "smallest card",

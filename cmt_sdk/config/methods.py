@@ -112,6 +112,7 @@ _methods = {
     "kv": MethodInfo(
         "cmt_sdk.neural.methods.kv:KVMethod",
         _kv_share,
+        compression=3,
         untrained_compression=1.5,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",

@@ -95,8 +95,8 @@ class Settings:
             to soft tokens (CMT).
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its
             entries. From 1 (all) to 100 for "kv"; 4, 8 or 16 for "soft". None: what fits the model:
-            4 with adapters trained to read such memories, and for "kv" 2 without (figures in
-            docs/how-to/own-model.md). It is decided when a memory is made and recorded there, so
+            for "kv" 3 with an encoder trained to make such memories and 1.5 without (figures in
+            docs/how-to/own-model.md), for "soft" 4. It is decided when a memory is made and recorded there, so
             that `Memory.settings` has a number.
         keep_at_least: Tokens whose KV entries are kept of every passage, whatever `compression`
             is, for "kv": a passage of up to that many tokens, such as a short note, keeps all. 0:
@@ -108,7 +108,7 @@ class Settings:
             a second reading, in which the model repeats the passage. Both kinds can be in one
             memory.
         codec: How "kv" stores entries: "auto" by the codec fitted for the model, where the adapter
-            has one (the default model's has), in two fifths of the bytes of four-bit codes; "4bit"
+            has one (the default model's has), in a third of the bytes of four-bit codes; "4bit"
             in four-bit codes, as models without a codec store them. With "auto" both kinds can be
             in one memory.
         aggregation: How passages compressed by soft are read: "concat", one after another, or

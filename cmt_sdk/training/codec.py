@@ -33,7 +33,7 @@ from cmt_sdk.training.kv_entries import Entries, kv_cache
 PASSAGES = 100
 MOST_TOKENS = 512
 MOST_ANSWER_TOKENS = 48
-STEP = 0.0018  # of all coordinates, in the root of nats
+STEP = 0.0021  # of all coordinates, in the root of nats
 # Shares of the mean that are added to every direction, against what so few passages show: of an
 # entry's variance, and of what its errors cost.
 SPREAD = 0.02

@@ -208,8 +208,8 @@ def test_the_memory_of_commit_7c39732_keeps_its_settings_and_fingerprint():
 
 
 def test_a_compression_that_nobody_chose_is_the_methods_own():
-    """A quarter, as with adapters, until a memory knows its model."""
-    assert (Settings().compression, Settings().keep) == (None, 0.25)
+    """A third, as with adapters, until a memory knows its model."""
+    assert (Settings().compression, Settings().keep) == (None, 0.333333333333)
     assert Settings(compressor="soft").tokens_per_entry == 4
 
 
@@ -220,7 +220,7 @@ def test_the_compression_fits_the_adapters():
     reader = Bundle(base="b", reader=Path("reader"))
     both = Bundle(base="b", reader=Path("reader"), encoder=Path("encoder"))
     kv, soft = find_method("kv"), find_method("soft")
-    assert [b.default_compression(kv) for b in (both, reader, Bundle())] == [4, 1.5, 1.5]
+    assert [b.default_compression(kv) for b in (both, reader, Bundle())] == [3, 1.5, 1.5]
     assert [b.default_compression(soft) for b in (both, reader, Bundle())] == [4, 4, 4]
 
 
@@ -278,10 +278,10 @@ def test_a_model_that_is_not_here_is_fitted_when_it_is(store):
 def test_a_changed_setting_keeps_the_fitted_compression(tmp_path):
     """`configure` returns the number; "default" takes an explicit one back."""
     with open_fake(tmp_path / "notes") as memory:
-        assert memory.settings.compression == 4
-        assert memory.configure(rerank=3).compression == 4
-        assert memory.configure(compression=3).compression == 3
-        assert memory.configure(compression=None).compression == 4
+        assert memory.settings.compression == 3
+        assert memory.configure(rerank=3).compression == 3
+        assert memory.configure(compression=4).compression == 4
+        assert memory.configure(compression=None).compression == 3
         assert memory._store.settings()["compression"] is None
 
 
