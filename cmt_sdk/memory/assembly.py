@@ -19,7 +19,6 @@ from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
 from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
-from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
 from cmt_sdk.types import Fingerprint, Vector
 
@@ -52,7 +51,6 @@ class Parts:
     index: VectorIndex
     engine: Engine
     passage_encoder: PassageEncoder
-    retriever: Retriever
     worker: Worker
     encrypted: bool = False
     generator: ChatGenerator | None = None
@@ -102,7 +100,6 @@ def assemble(
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     passage_encoder = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, passage_encoder, settings.rerank_depth)
     worker = Worker(
         lambda stopping: passage_encoder.compress_backlog(stop=stopping), "cmt-compress"
     )
@@ -114,7 +111,6 @@ def assemble(
         index,
         engine,
         passage_encoder,
-        retriever,
         worker,
         store.encrypted,
         generator,
