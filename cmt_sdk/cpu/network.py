@@ -76,32 +76,39 @@ def adapter_of(shape: Shape, tensors: Mapping[str, Floats], scale: float) -> Ada
         scale: Factor of the change.
     """
     inputs: dict[str, Any] = {}
-    for layer in range(shape.layers):
-        for part, modules in PARTS.items():
-            width, out = shape.sizes(part)
-            outs = _outs(shape, part)
+    for part, modules in PARTS.items():
+        width, out = shape.sizes(part)
+        nothing = value(np.zeros((width, 0), np.float32)), value(np.zeros((0, out), np.float32))
+        for layer in range(shape.layers):
             pairs = [
-                (tensors[f"layers.{layer}.{m}.lora_A"], tensors[f"layers.{layer}.{m}.lora_B"], n)
-                if f"layers.{layer}.{m}.lora_A" in tensors
-                else (np.zeros((0, width), np.float32), np.zeros((size, 0), np.float32), n)
-                for n, (m, size) in enumerate(zip(modules, outs, strict=True))
+                (column, tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"])
+                for column, module in zip(_columns(shape, part), modules, strict=True)
+                if f"{(name := f'layers.{layer}.{module}')}.lora_A" in tensors
             ]
-            rank = sum(len(a) for a, _, _ in pairs)
-            down = np.concatenate([a for a, _, _ in pairs]).T
-            up = np.zeros((rank, out), np.float32)
-            row = column = 0
-            for a, b, n in pairs:
-                up[row : row + len(a), column : column + outs[n]] = scale * b.T
-                row, column = row + len(a), column + outs[n]
-            inputs[f"{part}_a{layer}"] = value(down)
-            inputs[f"{part}_b{layer}"] = value(up)
+            down, up = _joined(pairs, out, scale) if pairs else nothing
+            inputs[f"{part}_a{layer}"], inputs[f"{part}_b{layer}"] = down, up
     return Adapter(inputs)
 
 
-def _outs(shape: Shape, part: str) -> list[int]:
+def _joined(pairs: Sequence[tuple[int, Floats, Floats]], out: int, scale: float) -> tuple[Any, Any]:
+    """The matrices of modules that are multiplied in one step as one pair, [in, rank] and
+    [rank, out]; each module's [rank, in] and [outs, rank] come with its first output.
+    """
+    down = np.concatenate([a for _, a, _ in pairs]).T
+    up = np.zeros((down.shape[1], out), np.float32)
+    row = 0
+    for column, a, b in pairs:
+        up[row : row + len(a), column : column + len(b)] = scale * b.T
+        row += len(a)
+    return value(down), value(up)
+
+
+def _columns(shape: Shape, part: str) -> list[int]:
+    """The first output of each module of a part."""
     if part == "qkv":
-        return [shape.heads * shape.head] + 2 * [shape.kv_heads * shape.head]
-    return [shape.inner, shape.inner] if part == "gate_up" else [shape.sizes(part)[1]]
+        queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
+        return [0, queries, queries + keys]
+    return [0, shape.inner] if part == "gate_up" else [0]
 
 
 def value(array: NDArray[Any]) -> Any:
