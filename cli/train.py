@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "embedding", "gates", "codec"]
 EXISTING = click.Path(exists=True, path_type=Path)
 OnStep = Callable[[Mapping[str, Any]], None]
+
+
+def _weights_of(
+    _context: click.Context, option: click.Parameter, given: Sequence[str]
+) -> dict[str, float]:
+    """The numbers by name in FILE=N."""
+    weights = {}
+    for pair in given:
+        name, _, number = pair.partition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            raise click.BadParameter(f"{pair!r}: give FILE=N, as squad=0.5", param=option) from None
+    return weights
 
 
 @click.command()
@@ -65,6 +79,11 @@ OnStep = Callable[[Mapping[str, Any]], None]
     type=float,
     default=math.inf,
     help="Stop after this many minutes (model loading not counted); run again to resume.",
+)
+@click.option(
+    "--fit",
+    is_flag=True,
+    help="The learning rate decays with --minutes too, not only with --steps.",
 )
 @click.option("--rate", type=float, help="The peak learning rate.  [default: soft 2e-3, else 1e-3]")
 @click.option("--accumulate", default=3, show_default=True, help="Batches per optimiser step.")
@@ -112,6 +131,20 @@ OnStep = Callable[[Mapping[str, Any]], None]
     "--candidates",
     default=0,
     help="embedding: candidate passages per step.  [default: depends on the device]",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="FILE=N",
+    callback=_weights_of,
+    help="How often a question file is drawn, by its name without suffixes (repeatable).",
+)
+@click.option(
+    "--passages",
+    default=3000,
+    show_default=True,
+    help="matcher: passages to learn from.",
 )
 @click.option("--held-out", default=4, show_default=True, help="Size of each validation.")
 @click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 from cmt_sdk.answering.asking import Ask, FoundAsk
@@ -88,24 +89,26 @@ class Answerer:
         self._copies = copies
         self._renewer = Renewer(retriever)
 
-    def read_newest(
+    def read_best_first(
         self,
         ask: FoundAsk,
         matches: Sequence[Match],
         older: Sequence[Match],
         times: dict[str, float],
     ) -> TracedAnswer:
-        """Read the newest passage alone; if it does not answer, all that are not superseded; then
+        """Read the best passage alone; if it does not answer, all that are not superseded; then
         all.
 
-        The best passage and the older values that it supersedes fit the question best, so that
-        others need not be read.
+        Of a superseded value and the newer ones the newest is best, and these fit the question
+        best: others need not be read.
         """
         every = sorted([*matches, *older], key=lambda m: m.superseded_by is None)
         answer = self._read_as_asked(ask, matches[:1], times)
-        for more in (matches, every):
+        for read, more in pairwise((matches[:1], matches, every)):
             if not abstains(answer.text):
                 break
+            if len(more) == len(read):
+                continue
             again = self._read_as_asked(ask, more, times)
             answer = replace(again, usage=answer.usage.followed_by(again.usage))
         return answer

@@ -169,8 +169,8 @@ class MemoryModel(Asking):
             return
         superseded = [m for m in found.matches if m.superseded_by is not None]
         current = [m for m in found.matches if m.superseded_by is None]
-        if superseded:
-            answer = self._answerer.read_newest(found, current, superseded, times)
+        if superseded or (ask.reader == "memory" and self._settings.reads_best_first):
+            answer = self._answerer.read_best_first(found, current, superseded, times)
             yield answer.text
         elif ask.reader == "auto":
             answer = self._answerer.read_auto(found, current, times)

@@ -121,7 +121,8 @@ class Settings:
             (examples/benchmarks/runs.md).
         copy: Copies an answer from compressed passages word for word from their texts: "on", "off"
             for what the model writes freely, "auto": on for "soft", off for "kv". The texts are
-            looked up for output only: no token of them goes through the model.
+            looked up for output only: no token of them goes through the model. "soft" then copies
+            from the best passage alone where that answers.
         passage_tokens: The longest passage, in tokens.
         memory_budget: Bytes of compressed memory kept on disk; colder passages are encoded again
             when needed. 0: no limit.
@@ -232,6 +233,11 @@ class Settings:
     def copies(self) -> bool:
         """Whether answers are copied from the passages: `copy`, or the default of the method."""
         return self.method.copies if self.copy == "auto" else self.copy == "on"
+
+    @property
+    def reads_best_first(self) -> bool:
+        """Whether the best passage is read alone before any other is."""
+        return self.copies and self.method.copies_from_one
 
     @property
     def rerank_depth(self) -> int:

@@ -90,6 +90,8 @@ class Recipe:
         out: The folder of the run and its bundle.
         questions: Question files, or folders of the files that MIXTURE names.
         texts: Files and folders of plain text, of which questions are made.
+        weights: By a question file's name without suffixes, how often it is drawn, where that is
+            not as MIXTURE says.
         model: A pulled model or a local folder.
         device: A torch device, or "auto".
         start: "default" (the adapter shipped for this model, if there is one), "none", or a folder
@@ -124,6 +126,7 @@ class Recipe:
     out: Path
     questions: Sequence[Path] = ()
     texts: Sequence[Path] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
     model: str = DEFAULT_MODEL
     device: str = "auto"
     start: str = "default"
@@ -146,6 +149,9 @@ class Recipe:
         if self.part not in PARTS:
             raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
         self._check_use()
+        for name, weight in self.weights.items():
+            if not 0 <= weight < math.inf:
+                raise InvalidSetting(f"weight {name}={weight:g}: choose 0 or more")
         for name, (low, high) in BOUNDS.items():
             if not low <= getattr(self, name) <= high:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
@@ -196,7 +202,7 @@ class Recipe:
         return (
             {n: getattr(self, n) for n in names}
             | asdict(self.objectives)
-            | {"ablate": sorted(self.ablate), "files": files}
+            | {"ablate": sorted(self.ablate), "files": files, "weights": dict(self.weights)}
         )
 
 

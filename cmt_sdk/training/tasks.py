@@ -70,11 +70,18 @@ def make_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages,
     return make(recipe, model, tokenizer, files)
 
 
-def _weights(files: Passages) -> dict[str, float]:
-    """How often each file is drawn: by MIXTURE, else in proportion to its passages."""
+def _weights(files: Passages, given: Mapping[str, float] | None = None) -> dict[str, float]:
+    """How often each file is drawn: as given, by MIXTURE, else in proportion to its passages.
+
+    Raises:
+        InvalidSetting: A weight is given for a file that is not there.
+    """
+    given = given or {}
+    if unknown := sorted(set(given) - set(files)):
+        raise InvalidSetting(f"weight {unknown[0]}: choose among the files {', '.join(files)}")
     if set(files) & set(MIXTURE):
-        return {name: MIXTURE.get(name, 1.0) for name in files}
-    return {name: float(len(passages)) for name, passages in files.items()}
+        return {name: MIXTURE.get(name, 1.0) for name in files} | dict(given)
+    return {name: float(len(passages)) for name, passages in files.items()} | dict(given)
 
 
 def _seed(recipe: Recipe) -> int:
@@ -84,7 +91,7 @@ def _seed(recipe: Recipe) -> int:
 
 def _mixture(recipe: Recipe, learned: Passages) -> Mixture:
     """The stream of passages to learn from, in this process."""
-    return Mixture(learned, _weights(learned), _seed(recipe))
+    return Mixture(learned, _weights(learned, recipe.weights), _seed(recipe))
 
 
 def _reader_task(
@@ -225,7 +232,7 @@ def _matcher_task(
     """Training for the match head, on the kept states of up to `passages` passages."""
     lm = FrozenModel(model, tokenizer, lambda _: nullcontext())
     rng = random.Random(_seed(recipe))  # noqa: S311 - a reproducible draw, no secret
-    weights = _weights(files[0])
+    weights = _weights(files[0], recipe.weights)
     names = [n for n in files[0] if n not in NOT_TO_FIND]
     share = recipe.passages / sum(weights[n] for n in names)
     pool = []

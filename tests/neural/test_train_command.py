@@ -288,3 +288,39 @@ def test_texts_without_a_passage_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("Too short.", encoding="utf-8")
     with pytest.raises(InvalidInput, match="no passage of at least 20 words"):
         read_texts(tmp_path, lambda texts: [len(t.split()) for t in texts])
+
+
+def test_a_file_of_weight_zero_is_never_drawn(model, questions, tmp_path):
+    """The other file alone is learned from."""
+    rare = tmp_path / "rare.jsonl"
+    rare.write_text(questions.read_text().replace("tower", "bridge").replace("Tower", "Bridge"))
+    recipe = Recipe(
+        "reader",
+        tmp_path / "made",
+        [questions, rare],
+        model=str(model),
+        device="cpu",
+        rank=4,
+        nf4=0.0,
+        held_out=1,
+        plan=Plan(1, accumulate=1),
+        weights={"rare": 0.0},
+    )
+    mixture = prepare(recipe).task.mixture
+    assert {mixture.name() for _ in range(200)} == {"towns"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("towns", "give FILE=N"),
+        ("towns=-1", "choose 0 or more"),
+        ("tonws=2", "choose among the files towns"),
+    ],
+)
+def test_a_wrong_weight_is_refused_by_name(given, told, model, questions, tmp_path):
+    """As it was given, with what is possible."""
+    arguments = ["train", "--yes", str(questions), *map(str, small(model, tmp_path / "made"))]
+    result = CliRunner().invoke(main, [*arguments, "--weight", given])
+    assert result.exit_code != 0
+    assert told in " ".join(result.output.split())

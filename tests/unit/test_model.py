@@ -304,6 +304,39 @@ def test_answers_are_copied_where_the_setting_or_the_method_says(
 
 
 @pytest.mark.parametrize(
+    ("settings", "knows", "read"),
+    [
+        ({"compressor": "soft"}, True, [1]),
+        ({"compressor": "soft"}, False, [1, 2]),
+        ({"compressor": "soft", "copy": "off"}, True, [2]),
+        ({"copy": "on"}, True, [2]),
+    ],
+)
+def test_soft_copies_from_the_best_passage_alone_where_that_answers(
+    tmp_path, settings, knows, read
+):
+    """The other passages are read where it does not."""
+    seen = []
+
+    class Reader(FakeReader):
+        """Counts the passages of each reading."""
+
+        def read(self, prompt, max_tokens):
+            """An answer, or that the memory does not tell."""
+            seen.append(len(prompt.memories))
+            yield Piece("Lisbon" if knows else UNKNOWN)
+            yield Piece("", Usage(1, 1, 0.9, 0.0, 0.0, 0.0))
+
+    engine = FakeEngine.of(compressor=settings.get("compressor", "kv"))
+    engine.reader = Reader()
+    with open_fake(tmp_path, engine=engine, **settings) as memory:
+        for town in ("Lisbon", "Genoa"):
+            memory.add(" ".join(f"Word {n} of {town} is here." for n in range(15)))
+        memory.ask("Which word is here?")
+    assert seen == read
+
+
+@pytest.mark.parametrize(
     ("together", "alone", "text"),
     [
         (("tea", 0.4), ("Lisbon", 0.9), "Lisbon"),
