@@ -5,8 +5,9 @@ The arrays of a memory are those of docs/format.md. Knows no session.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -55,6 +56,9 @@ class Layout:
     shape: Shape
     prefix: Prefix
     codec: Codec | None = None
+    # What the codec made of memories, by their id(), as long as they live: the best candidates are
+    # put in order, and then read.
+    _known: dict[int, Entries] = field(default_factory=dict, compare=False, repr=False)
 
     def empty(self, rows: int = 1) -> Cache:
         """A cache without a prefix: one entry a head, closed."""
@@ -120,9 +124,13 @@ class Layout:
         Raises:
             StorageDamaged: It is not one of this model.
         """
-        if self.codec is not None and memory.kind == CODED:
-            return self.codec.decode(memory)
-        return FourBitEntries(memory)
+        if self.codec is None or memory.kind != CODED:
+            return FourBitEntries(memory)
+        known = self._known.get(id(memory))
+        if known is None:
+            known = self._known[id(memory)] = self.codec.decode(memory)
+            weakref.finalize(memory, self._known.pop, id(memory), None)
+        return known
 
     def _rotated(self, keys: Floats, positions: NDArray[np.int64]) -> Floats:
         """Keys [n, head_dim] at position 0, rotated to their positions [n]."""

@@ -5,7 +5,9 @@ Knows no prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from cmt_sdk.cpu.shape import PARTS, Shape
 
 Floats = NDArray[np.float32]
-ROW = np.zeros(1, np.int64)
+PROVIDER = "CPUExecutionProvider"
 
 
 @dataclass(eq=False)
@@ -117,7 +119,7 @@ def value(array: NDArray[Any]) -> Any:
 
 
 class Network:
-    """A model's graph in two sessions.
+    """A model's graph in two sessions, which threads open while others go on.
 
     Args:
         folder: Holds first.onnx and second.onnx.
@@ -141,13 +143,25 @@ class Network:
         # threads that wait burn the other core's time
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._sessions = [
-            ort.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
+        self._layers = (range(split), range(split, shape.layers))
+        pool = ThreadPoolExecutor(threads, "cmt-open")
+        self._opening = [
+            pool.submit(ort.InferenceSession, folder / name, options, providers=[PROVIDER])
             for name in ("first.onnx", "second.onnx")
         ]
-        self._layers = (range(split), range(split, shape.layers))
-        self._inputs = [{i.name for i in s.get_inputs()} for s in self._sessions]
-        self._outputs = [[o.name for o in s.get_outputs()] for s in self._sessions]
+        pool.shutdown(wait=False)
+
+    @cached_property
+    def _sessions(self) -> list[Any]:
+        return [opening.result() for opening in self._opening]
+
+    @cached_property
+    def _inputs(self) -> list[set[str]]:
+        return [{i.name for i in session.get_inputs()} for session in self._sessions]
+
+    @cached_property
+    def _outputs(self) -> list[list[str]]:
+        return [[o.name for o in session.get_outputs()] for session in self._sessions]
 
     def logits(
         self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter, rows: NDArray[np.int64]
