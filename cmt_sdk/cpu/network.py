@@ -167,12 +167,37 @@ class Network:
         self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter, rows: NDArray[np.int64]
     ) -> Floats:
         """Read tokens [B, m], which the cache takes in; the logits [B, r, vocabulary] of `rows`."""
-        states, found = self._run(0, self._states(tokens), cache, adapter, tokens.shape[1], {})
-        del found
-        _, found = self._run(1, states, cache, adapter, tokens.shape[1], {"rows": value(rows)})
-        cache.read += tokens.shape[1]
-        logits: Floats = found["logits"].numpy().copy()
+        logits: Floats = self._logits(tokens, cache, adapter, rows).numpy().copy()
         return logits
+
+    def log_probabilities(
+        self,
+        tokens: NDArray[np.int64],
+        cache: Cache,
+        adapter: Adapter,
+        rows: NDArray[np.int64],
+        words: Sequence[int],
+    ) -> Floats:
+        """Read tokens [B, m], which the cache takes in; the log probabilities [B, r] of r words,
+        each after one of `rows`.
+        """
+        found = self._logits(tokens, cache, adapter, rows)
+        made = np.empty((cache.batch, len(rows)), np.float32)
+        for number, logits in enumerate(found.numpy()):  # (r, vocabulary), not copied
+            shifted = logits - logits.max(-1, keepdims=True)
+            chosen = shifted[np.arange(len(rows)), words]
+            made[number] = chosen - np.log(np.exp(shifted, out=shifted).sum(-1))
+        return made
+
+    def _logits(
+        self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter, rows: NDArray[np.int64]
+    ) -> Any:
+        """The value of onnxruntime that holds the logits."""
+        count = tokens.shape[1]
+        states, _ = self._run(0, self._states(tokens), cache, adapter, count, {})
+        _, found = self._run(1, states, cache, adapter, count, {"rows": value(rows)})
+        cache.read += count
+        return found["logits"]
 
     def partial(
         self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter

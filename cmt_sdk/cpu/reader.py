@@ -67,9 +67,11 @@ class CPUReader:
         # Each token predicts the next one, so the last one is not read.
         tokens = np.tile(np.array([*before, *words[:-1]]), (len(memories), 1))  # (rows, t)
         rows = np.arange(len(before) - 1, tokens.shape[1])
-        logits = self.network.logits(tokens, cache, self.adapter("bare"), rows)
-        steps = np.arange(len(words))
-        return [log_softmax(row)[steps, words].tolist() for row in logits]
+        bare = self.adapter("bare")
+        found: list[list[float]] = self.network.log_probabilities(
+            tokens, cache, bare, rows, words
+        ).tolist()
+        return found
 
     def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
