@@ -33,6 +33,7 @@ from cmt_cli.daemon_client import (
     RUN,
 )
 from cmt_cli.daemon_streams import Streams
+from cmt_cli.start import OBJECTS
 from cmt_sdk.system import daemon
 from cmt_sdk.system.daemon import HELLO, OTHER, STATUS, STOP, WELCOME
 from cmt_sdk.system.links import Link, LinkError, parsed
@@ -308,6 +309,7 @@ def _resident_bytes() -> int | None:
 
 def main() -> None:
     """Run the daemon of a folder; standard input has the identity of its clients."""
+    gc.set_threshold(OBJECTS)
     server = Daemon(sys.argv[1], sys.stdin.read())
     server.run()
     os._exit(0)  # who ends it waits for its connection to close, which comes after its RAM is free

@@ -23,7 +23,7 @@ from cmt_sdk.text import fixed_replies
 from cmt_sdk.text.provenance import words_of
 from cmt_sdk.text.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
-from cmt_sdk.understanding import common_words
+from cmt_sdk.understanding.utterances import common_words
 
 TURNS_KEPT = 24
 TALK_TOKENS = 48  # of a reply to small talk, of which SENTENCES are given

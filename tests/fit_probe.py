@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 import cmt_sdk
-from cmt_sdk.understanding import Utterance, fit, read_utterances
 from cmt_sdk.understanding import utterances as shipped_messages
 from cmt_sdk.understanding.fitted import digest
-from cmt_sdk.understanding.utterances import LABELS
+from cmt_sdk.understanding.probe import fit
+from cmt_sdk.understanding.utterances import LABELS, Utterance, read_utterances
 
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 HELD_OUT = Path(__file__).parent / "everyday" / "held_out_messages.tsv"

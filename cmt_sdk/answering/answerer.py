@@ -189,8 +189,11 @@ class Answerer:
     ) -> TracedAnswer:
         """The answer, or the words of a newer note that states a newer value of it.
 
-        A question that asks for what was before, or names its date, keeps its answer.
+        Only what was stated in a conversation is renewed. A question that asks for what was before,
+        or names its date, keeps its answer.
         """
+        if not any(map(newest.is_statement, answer.matches)):
+            return answer
         if newest.asks_for_before(ask.question) or dates(ask.question):
             return answer
         older_answer = self._older_answer(ask, answer, times)

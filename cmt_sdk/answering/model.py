@@ -22,7 +22,6 @@ from cmt_sdk.retrieval.ranking import leading_within
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
 from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
 from cmt_sdk.types import Answer, CompressedPassage, Intent, Match, Prompt, Turn, Usage, Vector
-from cmt_sdk.understanding import newest
 
 PASSAGES = 5
 
@@ -212,12 +211,11 @@ class MemoryModel(Asking):
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
             # Pairs that the probe can judge are left to Renewer, after the frozen model's answer.
-            with_statements = self.generates or newest.asks_for_before(query)
             matches = timed(
                 times,
                 "newest",
                 lambda: self._retriever.supersession.choose_by_time(
-                    query, matches, with_statements=with_statements
+                    query, matches, with_statements=self.generates
                 ),
             )
         if ask.budget is not None:

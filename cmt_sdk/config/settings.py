@@ -96,8 +96,8 @@ class Settings:
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its
             entries. From 1 (all) to 100 for "kv"; 4, 8 or 16 for "soft". None: what fits the model:
             for "kv" 3 with an encoder trained to make such memories and 1.5 without (figures in
-            docs/how-to/own-model.md), for "soft" 4. It is decided when a memory is made and recorded there, so
-            that `Memory.settings` has a number.
+            docs/how-to/own-model.md), for "soft" 4. It is decided when a memory is made and
+            recorded there, so that `Memory.settings` has a number.
         keep_at_least: Tokens whose KV entries are kept of every passage, whatever `compression`
             is, for "kv": a passage of up to that many tokens, such as a short note, keeps all. 0:
             `compression` alone decides. Of 59 questions about 24 notes of one sentence the default

@@ -9,19 +9,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - gives numpy the type bfloat16
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from cmt_sdk.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
+TYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F64": np.dtype(np.float64),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "I32": np.dtype(np.int32),
+    "I64": np.dtype(np.int64),
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint(Mapping[str, NDArray[Any]]):
-    """The tensors of a model's folder by name, each read from the disk when it is asked for.
+    """The tensors of a model's folder by name, read from the disk as they are used.
 
     Attributes:
         folder: Holds model.safetensors, or several files and their index.
@@ -30,50 +39,49 @@ class Checkpoint(Mapping[str, NDArray[Any]]):
     folder: Path
 
     @cached_property
-    def _files(self) -> dict[str, Path]:
-        """The file of each tensor."""
+    def _tensors(self) -> dict[str, NDArray[Any]]:
         index = self.folder / INDEX
-        if index.exists():
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            return {name: self.folder / file for name, file in names.items()}
-        file = self.folder / "model.safetensors"
-        return dict.fromkeys(names_in(file), file)
+        if not index.exists():
+            return mapped(self.folder / "model.safetensors")
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = {file: mapped(self.folder / file) for file in set(names.values())}
+        return {name: files[file][name] for name, file in names.items()}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        return read_tensor(self._files[name], name)
+        return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._tensors)
 
 
-def names_in(file: Path) -> list[str]:
-    """The names of a file's tensors. Raises ModelError for a damaged file."""
-    try:
-        with safe_open(file, "np") as opened:
-            return list(opened.keys())
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is not a safetensors file: {error}") from error
+def mapped(file: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a file by name, in the types that they are stored in.
 
+    They are read from the disk as they are used: who keeps one copies it, unless the file never
+    changes. A file is: the header's length in 8 bytes, little-endian; the header as JSON, with each
+    tensor's type, shape, first byte and the one after its last; the bytes.
 
-def read_tensor(file: Path, name: str) -> NDArray[Any]:
-    """A tensor of a file, in the type that it is stored in. Raises ModelError for a damaged
-    file.
+    Raises:
+        ModelError: The file is damaged.
     """
     try:
-        with safe_open(file, "np") as opened:
-            tensor: NDArray[Any] = opened.get_tensor(name)
-            return tensor
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is not a safetensors file: {error}") from error
+        data = np.memmap(file, np.uint8, "r")
+        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        header = json.loads(data[8:start].tobytes())
+        return {
+            name: np.ndarray(
+                tensor["shape"], TYPES[tensor["dtype"]], data, start + tensor["data_offsets"][0]
+            )
+            for name, tensor in header.items()
+            if name != "__metadata__"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{file} is not a safetensors file: {error!r:.100}") from error
 
 
 def read_tensors(file: Path) -> dict[str, NDArray[np.float32]]:
     """All tensors of a file, in float32. Raises ModelError for a damaged file."""
-    try:
-        with safe_open(file, "np") as opened:
-            return {n: opened.get_tensor(n).astype(np.float32) for n in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is not a safetensors file: {error}") from error
+    return {name: tensor.astype(np.float32) for name, tensor in mapped(file).items()}

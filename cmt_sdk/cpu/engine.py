@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cmt_sdk.cpu.checkpoint import Checkpoint, read_tensors
+from cmt_sdk.cpu.checkpoint import Checkpoint, mapped, read_tensors
 from cmt_sdk.cpu.entries import Layout, Prefix
 from cmt_sdk.cpu.files import BITS, GraphFiles, build_graph, find_graph, is_refused, refuse
 from cmt_sdk.cpu.network import Adapter, Network, adapter_of
@@ -133,8 +133,10 @@ class CPUModel:
             return self._bare
         settings = read_json(folder / "adapter_config.json")
         found = {
-            name.partition(".layers.")[2].removesuffix(".weight"): tensor
-            for name, tensor in read_tensors(folder / ADAPTER_WEIGHTS).items()
+            name.partition(".layers.")[2].removesuffix(".weight"): tensor.astype(
+                np.float32, copy=False
+            )
+            for name, tensor in mapped(folder / ADAPTER_WEIGHTS).items()
         }
         tensors = {f"layers.{name}": tensor for name, tensor in found.items()}
         return adapter_of(self.shape, tensors, settings["lora_alpha"] / settings["r"])

@@ -5,9 +5,10 @@ The arrays of a memory are those of docs/format.md. Knows no session.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,9 @@ class Layout:
     shape: Shape
     prefix: Prefix
     codec: Codec | None = None
+    # What the codec made of memories, by their id(), as long as they live: the best candidates are
+    # put in order, and then read.
+    _known: dict[int, Entries] = field(default_factory=dict, compare=False, repr=False)
 
     def empty(self, rows: int = 1) -> Cache:
         """A cache without a prefix: one entry a head, closed."""
@@ -66,10 +70,9 @@ class Layout:
     def cache(self, rows: Sequence[Sequence[CompressedPassage]], bias: float = 0.0) -> Cache:
         """A cache of one row of memories per prompt, each behind the prefix.
 
-        1. Decode all entries.
-        2. Find each entry's head, position and slot; pad every head of a layer to the longest.
-        3. Rotate the keys to their positions.
-        4. Write the biases: `bias` for all memories of a row but the last, -inf for padding.
+        1. Find each entry's head, position and slot; pad every head of a layer to the longest.
+        2. Decode one memory after another, and rotate its keys to their positions.
+        3. Write the biases: `bias` for all memories of a row but the last, -inf for padding.
 
         Args:
             rows: The memories of each row, in the order in which they are read.
@@ -94,12 +97,13 @@ class Layout:
             keys[first] = self.prefix.keys.reshape(-1, s.head)
             values[first] = self.prefix.values.reshape(-1, s.head)
             biases[first] = 0.0
-            if row:
-                targets = starts[place.row] + place.slot
-                keys[targets] = self._rotated(np.concatenate([e.keys for e in row]), place.position)
-                values[targets] = np.concatenate([e.values for e in row])
-                is_best = place.memory == len(row) - 1
-                biases[targets] = np.where(is_best, 0.0, bias)
+            targets = starts[place.row] + place.slot  # (n,), n entries of all memories of the row
+            biases[targets] = np.where(place.memory == len(row) - 1, 0.0, bias)
+            end = 0
+            for memory in row:
+                start, end = end, end + int(memory.kept.sum())
+                keys[targets[start:end]] = self._rotated(memory.keys, place.position[start:end])
+                values[targets[start:end]] = memory.values
         cut = blocks[1:]
 
         def by_layer(flat: Floats, *tail: int) -> list[Any]:
@@ -114,26 +118,60 @@ class Layout:
             [place.end for place in places],
         )
 
-    def _decoded(self, memory: CompressedPassage) -> Entries:
+    def _decoded(self, memory: CompressedPassage) -> Entries | FourBitEntries:
         """The entries of a memory, in the codes of a codec or of four bits.
 
         Raises:
             StorageDamaged: It is not one of this model.
         """
-        if self.codec is not None and memory.kind == CODED:
-            return self.codec.decode(memory)
-        kept = kept_bits(memory)  # (heads, tokens)
-        means = memory.arrays["key_mean"].astype(np.float32)
-        keys = decoded(memory, "key") + means.repeat(kept.sum(1, dtype=np.int64), axis=0)
-        return Entries(kept, keys, decoded(memory, "value"))
+        if self.codec is None or memory.kind != CODED:
+            return FourBitEntries(memory)
+        known = self._known.get(id(memory))
+        if known is None:
+            known = self._known[id(memory)] = self.codec.decode(memory)
+            weakref.finalize(memory, self._known.pop, id(memory), None)
+        return known
 
     def _rotated(self, keys: Floats, positions: NDArray[np.int64]) -> Floats:
         """Keys [n, head_dim] at position 0, rotated to their positions [n]."""
         cos, sin = _rotation(self.shape)
         half = self.shape.head // 2
         a, b = keys[:, :half], keys[:, half:]
-        c, s = cos[positions], sin[positions]
-        return np.concatenate([a * c - b * s, b * c + a * s], axis=1)
+        c, s = cos.take(positions, axis=0), sin.take(positions, axis=0)
+        rotated = np.empty_like(keys)
+        np.subtract(a * c, b * s, out=rotated[:, :half])
+        np.add(b * c, a * s, out=rotated[:, half:])
+        return rotated
+
+
+@dataclass(frozen=True)
+class FourBitEntries:
+    """As Entries, of a memory in codes of four bits: decoded when they are asked for, so that those
+    of one memory at a time take space.
+
+    Attributes:
+        memory: The memory.
+    """
+
+    memory: CompressedPassage
+
+    @cached_property
+    def kept(self) -> NDArray[np.uint8]:
+        """As in Entries."""
+        return kept_bits(self.memory)
+
+    @property
+    def keys(self) -> Floats:
+        """As in Entries."""
+        means = self.memory.arrays["key_mean"].astype(np.float32)
+        keys = decoded(self.memory, "key")
+        keys += means.repeat(self.kept.sum(1, dtype=np.int64), axis=0)
+        return keys
+
+    @property
+    def values(self) -> Floats:
+        """As in Entries."""
+        return decoded(self.memory, "value")
 
 
 @lru_cache(maxsize=4)

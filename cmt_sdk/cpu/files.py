@@ -24,7 +24,7 @@ from cmt_sdk.system.disk import flush_file, sha256_of
 from cmt_sdk.weights.hashes import known_sha256
 from cmt_sdk.weights.registry import ModelInfo, graphs_dir
 
-VERSION = 2  # of the graph; another one is built again
+VERSION = 3  # of the graph; another one is built again
 BITS = 8  # of a weight
 FACTS = "graph.json"
 REFUSED = "refused"  # a key of the facts

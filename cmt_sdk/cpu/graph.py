@@ -13,7 +13,8 @@ from 0.0040 to 0.0018 nats a token (examples/benchmarks/rounding.py), for 3 % mo
 Inputs, by layer l of a half; B prompts, m new tokens, n cached entries, p tokens read before; C is
 B, or 1 where all prompts share the entries:
 
-    states       [B, m, width], positions int64 [B, m], mask [B, 1, 1, m, p + m]
+    states       [B, m, width], positions int64 [B, m]
+    mask         [1, 1, group * m, p + m], m rows for each query head of a group
     key{l}       [C, kv_heads, n, head_dim], rotated; value{l} the same
     bias{l}      [C, kv_heads, 1, n], added to the logits of the cached entries
     past_key{l}  [B, kv_heads, p, head_dim], past_value{l}
@@ -62,6 +63,7 @@ class _Builder:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self._constants: dict[tuple[Any, ...], str] = {}
+        self.read = ""  # p + m, int64 [1]
 
     def node(self, kind: str, inputs: Sequence[str], count: int = 1, **attributes: Any) -> Any:
         """Add a node; returns the name of its output, or the names of `count` outputs."""
@@ -87,10 +89,13 @@ class _Builder:
         self.inputs.append(helper.make_tensor_value_info(name, kind, list(dims)))
         return name
 
-    def output(self, name: str, of: str, dims: Sequence[int | str]) -> None:
-        """An output of the graph: the value of a node under another name."""
-        self.nodes.append(helper.make_node("Identity", [of], [name]))
+    def output(
+        self, name: str, kind: str, inputs: Sequence[str], dims: Sequence[int | str], **kw: Any
+    ) -> str:
+        """An output of the graph, from a node that is added."""
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], **kw))
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims)))
+        return name
 
     def linear(self, x: str, name: str, matrix: Array, bias: Array | None = None) -> str:
         """The product of x [..., in] and a matrix [out, in], rounded to fewer than 32 bits."""
@@ -190,11 +195,12 @@ def write_half(
     g = _Builder(shape, bits)
     x = g.input("states", ["batch", "new", shape.width])
     g.input("positions", ["batch", "new"], TensorProto.INT64)
-    g.input("mask", ["batch", 1, 1, "new", "read"])
+    mask = g.input("mask", [1, 1, "rows_of_group", "read"])
+    g.read = g.node("Shape", [mask], start=3, end=4)
     for layer in layers:
         x = _block(g, x, layer, weights)
         if layer + 1 in states:
-            g.output(f"states{layer + 1}", x, ["batch", "new", shape.width])
+            g.output(f"states{layer + 1}", "Identity", [x], ["batch", "new", shape.width])
     if layers.stop == shape.layers:
         _output_layer(g, x, weights)
     onnx.save_model(
@@ -218,7 +224,8 @@ def _output_layer(g: _Builder, x: str, weights: Weights) -> None:
     head = weights("lm_head.weight")
     if head is None:
         head = _needed(weights, "model.embed_tokens.weight")
-    g.output("logits", g.linear(normed, "head", head), ["batch", "rows", len(head)])
+    logits = g.linear(normed, "head", head)
+    g.output("logits", "Identity", [logits], ["batch", "rows", len(head)])
 
 
 def _needed(weights: Weights, name: str) -> Array:
@@ -291,29 +298,21 @@ def _attended(g: _Builder, query: str, key: str, value: str, layer: int) -> str:
         [B, m, heads * d].
     """
     s = g.shape
-    group = s.heads // s.kv_heads
     cached_key = g.input(f"key{layer}", ["cached", s.kv_heads, f"entries{layer}", s.head])
     cached_value = g.input(f"value{layer}", ["cached", s.kv_heads, f"entries{layer}", s.head])
     bias = g.input(f"bias{layer}", ["cached", s.kv_heads, 1, f"entries{layer}"])
     dims: list[int | str] = ["batch", s.kv_heads, "past", s.head]
-    keys = g.node("Concat", [g.input(f"past_key{layer}", dims), key], axis=2)
-    values = g.node("Concat", [g.input(f"past_value{layer}", dims), value], axis=2)
-    g.output(f"new_key{layer}", keys, ["batch", s.kv_heads, "read", s.head])
-    g.output(f"new_value{layer}", values, ["batch", s.kv_heads, "read", s.head])
+    read: list[int | str] = ["batch", s.kv_heads, "read", s.head]
+    past_key, past_value = (g.input(f"past_{kind}{layer}", dims) for kind in ("key", "value"))
+    keys = g.output(f"new_key{layer}", "Concat", [past_key, key], read, axis=2)
+    values = g.output(f"new_value{layer}", "Concat", [past_value, value], read, axis=2)
 
-    scale = g.constant(s.head**-0.5, np.float32)
-    scaled = g.node("Mul", [query, scale])
-    rows = g.node("Reshape", [scaled, g.constant([0, s.kv_heads, -1, s.head])])  # (B, KV, gm, d)
+    rows = g.node("Reshape", [query, g.constant([0, s.kv_heads, -1, s.head])])  # (B, KV, gm, d)
     of_cache = g.node("Add", [_products(g, rows, cached_key), bias])  # (B, KV, gm, n)
-    of_tokens = _products(g, rows, keys)  # (B, KV, gm, p + m)
-    read = g.node("Shape", [keys], start=2, end=3)
-    new = g.node("Shape", [query], start=2, end=3)
-    apart = g.node("Concat", [g.constant([0, s.kv_heads, group]), new, read], axis=0)
-    masked = g.node("Add", [g.node("Reshape", [of_tokens, apart]), "mask"])
-    joined = g.node("Concat", [g.constant([0, s.kv_heads, -1]), read], axis=0)
-    of_tokens = g.node("Reshape", [masked, joined])
+    of_tokens = g.node("Add", [_products(g, rows, keys), "mask"])  # (B, KV, gm, p + m)
     shares = g.node("Softmax", [g.node("Concat", [of_cache, of_tokens], axis=-1)], axis=-1)
-    sizes = g.node("Concat", [g.node("Shape", [cached_key], start=2, end=3), read], axis=0)
+    entries = g.node("Shape", [cached_key], start=2, end=3)
+    sizes = g.node("Concat", [entries, g.read], axis=0)
     on_cache, on_tokens = g.node("Split", [shares, sizes], 2, axis=-1)
     attended = g.node(
         "Add",
@@ -325,5 +324,6 @@ def _attended(g: _Builder, query: str, key: str, value: str, layer: int) -> str:
 
 
 def _products(g: _Builder, rows: str, keys: str) -> str:
-    """Rows [..., r, d] times keys [..., n, d]; onnxruntime multiplies without turning the keys."""
-    return str(g.node("MatMul", [rows, g.node("Transpose", [keys], perm=[0, 1, 3, 2])]))
+    """The logits of attention [..., r, n]: rows [..., r, d] times keys [..., n, d]."""
+    scale = g.shape.head**-0.5
+    return str(g.node("FusedMatMul", [rows, keys], domain=MICROSOFT, transB=1, alpha=scale))

@@ -5,7 +5,9 @@ Knows no prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from cmt_sdk.cpu.shape import PARTS, Shape
 
 Floats = NDArray[np.float32]
-ROW = np.zeros(1, np.int64)
+PROVIDER = "CPUExecutionProvider"
 
 
 @dataclass(eq=False)
@@ -76,32 +78,39 @@ def adapter_of(shape: Shape, tensors: Mapping[str, Floats], scale: float) -> Ada
         scale: Factor of the change.
     """
     inputs: dict[str, Any] = {}
-    for layer in range(shape.layers):
-        for part, modules in PARTS.items():
-            width, out = shape.sizes(part)
-            outs = _outs(shape, part)
+    for part, modules in PARTS.items():
+        width, out = shape.sizes(part)
+        nothing = value(np.zeros((width, 0), np.float32)), value(np.zeros((0, out), np.float32))
+        for layer in range(shape.layers):
             pairs = [
-                (tensors[f"layers.{layer}.{m}.lora_A"], tensors[f"layers.{layer}.{m}.lora_B"], n)
-                if f"layers.{layer}.{m}.lora_A" in tensors
-                else (np.zeros((0, width), np.float32), np.zeros((size, 0), np.float32), n)
-                for n, (m, size) in enumerate(zip(modules, outs, strict=True))
+                (column, tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"])
+                for column, module in zip(_columns(shape, part), modules, strict=True)
+                if f"{(name := f'layers.{layer}.{module}')}.lora_A" in tensors
             ]
-            rank = sum(len(a) for a, _, _ in pairs)
-            down = np.concatenate([a for a, _, _ in pairs]).T
-            up = np.zeros((rank, out), np.float32)
-            row = column = 0
-            for a, b, n in pairs:
-                up[row : row + len(a), column : column + outs[n]] = scale * b.T
-                row, column = row + len(a), column + outs[n]
-            inputs[f"{part}_a{layer}"] = value(down)
-            inputs[f"{part}_b{layer}"] = value(up)
+            down, up = _joined(pairs, out, scale) if pairs else nothing
+            inputs[f"{part}_a{layer}"], inputs[f"{part}_b{layer}"] = down, up
     return Adapter(inputs)
 
 
-def _outs(shape: Shape, part: str) -> list[int]:
+def _joined(pairs: Sequence[tuple[int, Floats, Floats]], out: int, scale: float) -> tuple[Any, Any]:
+    """The matrices of modules that are multiplied in one step as one pair, [in, rank] and
+    [rank, out]; each module's [rank, in] and [outs, rank] come with its first output.
+    """
+    down = np.concatenate([a for _, a, _ in pairs]).T
+    up = np.zeros((down.shape[1], out), np.float32)
+    row = 0
+    for column, a, b in pairs:
+        up[row : row + len(a), column : column + len(b)] = scale * b.T
+        row += len(a)
+    return value(down), value(up)
+
+
+def _columns(shape: Shape, part: str) -> list[int]:
+    """The first output of each module of a part."""
     if part == "qkv":
-        return [shape.heads * shape.head] + 2 * [shape.kv_heads * shape.head]
-    return [shape.inner, shape.inner] if part == "gate_up" else [shape.sizes(part)[1]]
+        queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
+        return [0, queries, queries + keys]
+    return [0, shape.inner] if part == "gate_up" else [0]
 
 
 def value(array: NDArray[Any]) -> Any:
@@ -110,7 +119,7 @@ def value(array: NDArray[Any]) -> Any:
 
 
 class Network:
-    """A model's graph in two sessions.
+    """A model's graph in two sessions, which threads open while others go on.
 
     Args:
         folder: Holds first.onnx and second.onnx.
@@ -129,27 +138,66 @@ class Network:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # the graph is written as it runs: looking for shorter ones takes time and finds none
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # threads that wait burn the other core's time
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._sessions = [
-            ort.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
+        self._layers = (range(split), range(split, shape.layers))
+        pool = ThreadPoolExecutor(threads, "cmt-open")
+        self._opening = [
+            pool.submit(ort.InferenceSession, folder / name, options, providers=[PROVIDER])
             for name in ("first.onnx", "second.onnx")
         ]
-        self._layers = (range(split), range(split, shape.layers))
-        self._inputs = [{i.name for i in s.get_inputs()} for s in self._sessions]
-        self._outputs = [[o.name for o in s.get_outputs()] for s in self._sessions]
+        pool.shutdown(wait=False)
+
+    @cached_property
+    def _sessions(self) -> list[Any]:
+        return [opening.result() for opening in self._opening]
+
+    @cached_property
+    def _inputs(self) -> list[set[str]]:
+        return [{i.name for i in session.get_inputs()} for session in self._sessions]
+
+    @cached_property
+    def _outputs(self) -> list[list[str]]:
+        return [[o.name for o in session.get_outputs()] for session in self._sessions]
 
     def logits(
         self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter, rows: NDArray[np.int64]
     ) -> Floats:
         """Read tokens [B, m], which the cache takes in; the logits [B, r, vocabulary] of `rows`."""
-        states, found = self._run(0, self._states(tokens), cache, adapter, tokens.shape[1], {})
-        del found
-        _, found = self._run(1, states, cache, adapter, tokens.shape[1], {"rows": value(rows)})
-        cache.read += tokens.shape[1]
-        logits: Floats = found["logits"].numpy().copy()
+        logits: Floats = self._logits(tokens, cache, adapter, rows).numpy().copy()
         return logits
+
+    def log_probabilities(
+        self,
+        tokens: NDArray[np.int64],
+        cache: Cache,
+        adapter: Adapter,
+        rows: NDArray[np.int64],
+        words: Sequence[int],
+    ) -> Floats:
+        """Read tokens [B, m], which the cache takes in; the log probabilities [B, r] of r words,
+        each after one of `rows`.
+        """
+        found = self._logits(tokens, cache, adapter, rows)
+        made = np.empty((cache.batch, len(rows)), np.float32)
+        for number, logits in enumerate(found.numpy()):  # (r, vocabulary), not copied
+            shifted = logits - logits.max(-1, keepdims=True)
+            chosen = shifted[np.arange(len(rows)), words]
+            made[number] = chosen - np.log(np.exp(shifted, out=shifted).sum(-1))
+        return made
+
+    def _logits(
+        self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter, rows: NDArray[np.int64]
+    ) -> Any:
+        """The value of onnxruntime that holds the logits."""
+        count = tokens.shape[1]
+        states, _ = self._run(0, self._states(tokens), cache, adapter, count, {})
+        _, found = self._run(1, states, cache, adapter, count, {"rows": value(rows)})
+        cache.read += count
+        return found["logits"]
 
     def partial(
         self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter
@@ -184,12 +232,13 @@ class Network:
         binding = session.io_binding()
         positions = np.arange(cache.read, cache.read + count)[None]
         starts = np.asarray(cache.starts, np.int64)[:, None]
-        mask = np.zeros((cache.batch, 1, 1, count, cache.read + count), np.float32)
-        mask[..., cache.read :] = np.triu(np.full((count, count), -np.inf, np.float32), 1)
+        mask = np.zeros((count, cache.read + count), np.float32)
+        mask[:, cache.read :] = np.triu(np.full((count, count), -np.inf, np.float32), 1)
+        group = self.shape.heads // self.shape.kv_heads
         given = {
             "states": states,
             "positions": value(starts + positions),
-            "mask": value(mask),
+            "mask": value(np.tile(mask, (1, 1, group, 1))),
             **more,
         }
         for layer in self._layers[half]:

@@ -64,11 +64,14 @@ class CPUReader:
         before, words = self.prompts.question_span(question)
         words = words[-MAX_QUESTION_TOKENS:]
         cache = self.layout.cache([[memory] for memory in memories])
-        tokens = np.tile(np.array(before + words), (len(memories), 1))  # (rows, t)
-        rows = np.arange(len(before) - 1, tokens.shape[1] - 1)  # each predicts the next token
-        logits = self.network.logits(tokens, cache, self.adapter("bare"), rows)
-        steps = np.arange(len(words))
-        return [log_softmax(row)[steps, words].tolist() for row in logits]
+        # Each token predicts the next one, so the last one is not read.
+        tokens = np.tile(np.array([*before, *words[:-1]]), (len(memories), 1))  # (rows, t)
+        rows = np.arange(len(before) - 1, tokens.shape[1])
+        bare = self.adapter("bare")
+        found: list[list[float]] = self.network.log_probabilities(
+            tokens, cache, bare, rows, words
+        ).tolist()
+        return found
 
     def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]

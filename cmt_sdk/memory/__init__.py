@@ -8,20 +8,21 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cmt_sdk.answering.asking import Ask, Asking, Stream, filter_of, lists_parameters
-from cmt_sdk.chat import Chat
 from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.settings import MEMORY_FILES
 from cmt_sdk.memory.assembly import Parts
 from cmt_sdk.memory.forgetting import Forgetting
-from cmt_sdk.memory.notebook import Notebook
 from cmt_sdk.memory.stores import exists_in
 from cmt_sdk.memory.upkeep import Upkeep
 from cmt_sdk.retrieval.question import LONGEST_QUESTION, check_question
 from cmt_sdk.system.handles import watch
 from cmt_sdk.types import Intent, ReaderKind, Turn, Where
-from cmt_sdk.understanding import understand
+
+if TYPE_CHECKING:
+    from cmt_sdk.chat import Chat
 
 __all__ = ["Memory"]
 
@@ -69,6 +70,8 @@ class Memory(Upkeep, Forgetting, Asking):
         Raises:
             InvalidInput: An empty text, or one with NUL or a lone surrogate.
         """
+        from cmt_sdk.understanding.intent import understand
+
         check_question(text[:LONGEST_QUESTION])
         return understand(text, self._retriever.intent_scores)
 
@@ -114,6 +117,9 @@ class Memory(Upkeep, Forgetting, Asking):
             >>> chat.say("I live in Porto.").text
             'Noted: “I live in Porto.”'
         """
+        from cmt_sdk.chat import Chat
+        from cmt_sdk.memory.notebook import Notebook
+
         options = {
             "k": k,
             "budget": budget,

@@ -20,7 +20,6 @@ from cmt_sdk.errors import ModelError, ModelNotFound
 from cmt_sdk.memory import stores
 from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
-from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
 from cmt_sdk.types import Fingerprint, Vector
 
@@ -54,7 +53,6 @@ class Parts:
     index: VectorIndex
     engine: Engine
     passage_encoder: PassageEncoder
-    retriever: Retriever
     worker: Worker
     encrypted: bool = False
     generator: ChatGenerator | None = None
@@ -99,7 +97,6 @@ def assemble(
     engine = engine or LocalEngine(settings, embedder)
     index = stores.index_of(store, path, settings.exact_limit)
     passage_encoder = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, passage_encoder, settings.rerank_depth)
     worker = Worker(
         lambda stopping: passage_encoder.compress_backlog(stop=stopping), "cmt-compress"
     )
@@ -111,7 +108,6 @@ def assemble(
         index,
         engine,
         passage_encoder,
-        retriever,
         worker,
         store.encrypted,
         generator,

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace as changed
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cmt_sdk.answering.asking import lists_parameters
 from cmt_sdk.errors import DocumentNotFound
-from cmt_sdk.memory.ingestion import Addable, OnProgress, When, document_of
 from cmt_sdk.memory.lookup import Lookup
 from cmt_sdk.types import UNCHANGED, Document, Filter, Metadata, Progress, Unchanged
+
+if TYPE_CHECKING:
+    from cmt_sdk.memory.ingestion import Addable, OnProgress, When
 
 
 class Changing(Lookup):
@@ -57,6 +59,8 @@ class Changing(Lookup):
             >>> memory.add("The museum moved to Lisbon in 2019.", source="trip.md").version
             1
         """
+        from cmt_sdk.memory.ingestion import document_of
+
         given: dict[str, Any] = {
             "id": id,
             "source": source,
@@ -107,6 +111,8 @@ class Changing(Lookup):
         """
         if isinstance(documents, str | bytes | Document | os.PathLike):
             raise TypeError("add_many() takes several documents: for one there is add()")
+        from cmt_sdk.memory.ingestion import document_of
+
         given = (document_of(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
         return self._ingestor.add(given, when, by_source=replace, on_progress=on_progress)

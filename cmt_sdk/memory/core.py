@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from cmt_sdk.answering.model import MemoryModel
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.memory.assembly import Parts
-from cmt_sdk.memory.ingestion import Ingestor
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import Handle, NoModel, is_held
+
+if TYPE_CHECKING:
+    from cmt_sdk.answering.model import MemoryModel
+    from cmt_sdk.memory.ingestion import Ingestor
+    from cmt_sdk.retrieval.retriever import Retriever
 
 M = TypeVar("M", bound="Core")
 
@@ -27,26 +31,50 @@ class Core(Handle):
         encrypted: Whether the database is encrypted.
         read_only: Whether this user may not write its files: it is listed, searched, asked and
             copied, and a change raises StorageDenied.
-        model: The language model bound to this memory.
     """
 
     def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._store = parts.store
         self._index = parts.index
         self._engine = parts.engine
         self._passage_encoder = parts.passage_encoder
-        self._retriever = parts.retriever
         self._worker = parts.worker
-        self._ingestor = Ingestor(
-            parts.store, parts.engine, parts.passage_encoder, parts.worker, parts.settings
-        )
         self.path = parts.path if isinstance(parts.path, Path) else None
         self.location = str(parts.path)
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
         self.read_only: bool = parts.store.read_only
-        self.model = MemoryModel(self._retriever, self.settings, parts.generator)
         self._closed = threading.Event()
+
+    @cached_property
+    def model(self) -> MemoryModel:
+        """The language model bound to this memory."""
+        from cmt_sdk.answering.model import MemoryModel
+
+        return MemoryModel(self._retriever, self.settings, self._parts.generator)
+
+    @cached_property
+    def _retriever(self) -> Retriever:
+        from cmt_sdk.retrieval.retriever import Retriever
+
+        parts = self._parts
+        return Retriever(
+            parts.store,
+            parts.index,
+            parts.engine,
+            parts.passage_encoder,
+            parts.settings.rerank_depth,
+        )
+
+    @cached_property
+    def _ingestor(self) -> Ingestor:
+        from cmt_sdk.memory.ingestion import Ingestor
+
+        parts = self._parts
+        return Ingestor(
+            parts.store, parts.engine, parts.passage_encoder, parts.worker, parts.settings
+        )
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""

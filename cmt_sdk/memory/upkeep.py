@@ -7,15 +7,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from cmt_sdk import archive
 from cmt_sdk.config.recorded import FITTED, asked, recalled
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting, StorageError
 from cmt_sdk.memory.changing import Changing
-from cmt_sdk.memory.ingestion import OnProgress
 from cmt_sdk.types import CheckResult, Progress
+
+if TYPE_CHECKING:
+    from cmt_sdk.archive import Choice
+    from cmt_sdk.memory.ingestion import OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class Upkeep(Changing):
             StorageDenied: The file may not be written.
             InvalidInput: The path is a file of the memory.
         """
+        from cmt_sdk import archive
+
         count = archive.write(
             self._store, Path(path), overwrite=overwrite, seal=archive.seal_here(create=True)
         )
@@ -61,7 +65,7 @@ class Upkeep(Changing):
         self,
         path: str | os.PathLike[str],
         *,
-        diverged: archive.Choice | None = None,
+        diverged: Choice | None = None,
         trust: bool = False,
         wait: bool = True,
         on_progress: OnProgress | None = None,
@@ -93,6 +97,8 @@ class Upkeep(Changing):
             StorageDamaged: The archive cannot be read. Nothing is stored.
             StorageNewer: A newer release wrote the archive. Nothing is stored.
         """
+        from cmt_sdk import archive
+
         if diverged not in (None, *archive.CHOICES):
             raise InvalidSetting(
                 f"diverged={diverged!r}: choose one of {', '.join(archive.CHOICES)}"

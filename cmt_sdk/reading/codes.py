@@ -39,22 +39,24 @@ LEVELS = np.array(
 
 def decoded(memory: CompressedPassage, which: str) -> Floats:
     """The four-bit rows of a memory under the name "key" or "value", [n, head_dim]."""
-    codes = memory.arrays[f"{which}_codes"]
+    codes = memory.arrays[f"{which}_codes"].view(np.uint8)
     scales = memory.arrays[f"{which}_scales"].astype(np.float32)
     groups = scales.shape[1]
-    pairs = _pairs()[codes]  # (n, width / 2, 2)
-    values = pairs.reshape(len(codes), groups, -1) * scales[:, :, None]
     width = 2 * codes.shape[1]
+    values = _pairs().take(codes).view(np.float32).reshape(len(codes), groups, -1)
+    values *= scales[:, :, None]
     block = min(width & -width, MAX_BLOCK)
     rows: Floats = (values.reshape(-1, block) @ hadamard(block)).reshape(len(codes), width)
     return rows
 
 
 @lru_cache(maxsize=1)
-def _pairs() -> Floats:
-    """The two values of every byte, [256, 2]."""
+def _pairs() -> NDArray[np.complex64]:
+    """The two values of every byte as one number of eight bytes, which is the fastest to look up,
+    [256].
+    """
     byte = np.arange(256)
-    return np.stack([LEVELS[byte & 15], LEVELS[byte >> 4]], axis=1)
+    return np.stack([LEVELS[byte & 15], LEVELS[byte >> 4]], axis=1).view(np.complex64)[:, 0]
 
 
 @lru_cache(maxsize=4)

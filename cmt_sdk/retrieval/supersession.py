@@ -47,13 +47,17 @@ class Supersession:
             query: the question.
             matches: best first.
             with_statements: False leaves out the pairs of statements of a conversation that the
-                probe can judge: Renewer decides these after the reading.
+                probe can judge, unless the query asks for what was before: Renewer decides these
+                after the reading.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2 or dates(query):
             return list(matches)
         scores = self._contested(matches)
-        if not with_statements:
+        if not scores:
+            return list(matches)
+        asks_for_before = newest.asks_for_before(query)
+        if not (with_statements or asks_for_before):
             scores = {
                 index: score
                 for index, score in scores.items()
@@ -62,7 +66,7 @@ class Supersession:
         same = {0, *self._of_same_fact(query, matches, scores)}
         if len(same) < 2:
             return list(matches)
-        order = newest.oldest_first if newest.asks_for_before(query) else newest.newest_first
+        order = newest.oldest_first if asks_for_before else newest.newest_first
         return order(matches, same)
 
     def _contested(self, matches: Sequence[Match]) -> dict[int, float | None]:

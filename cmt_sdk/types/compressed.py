@@ -78,7 +78,7 @@ class Fingerprint:
         ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CompressedPassage:
     """A compressed passage as it is stored.
 

@@ -6,17 +6,3 @@
 `days` the days that "yesterday" means, by the data of dateparser; `newest` compares short notes.
 A model is known by its states alone (ports.StateReader), a store not at all.
 """
-
-from cmt_sdk.understanding.intent import IntentScores, understand
-from cmt_sdk.understanding.probe import IntentProbe, fit
-from cmt_sdk.understanding.utterances import Utterance, common_words, read_utterances
-
-__all__ = [
-    "IntentProbe",
-    "IntentScores",
-    "Utterance",
-    "common_words",
-    "fit",
-    "read_utterances",
-    "understand",
-]

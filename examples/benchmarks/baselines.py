@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,16 @@ class ByWords(Retriever):
 class Uncompressed(Memory):
     """A memory that keeps text and finds it by words."""
 
-    def __init__(self, parts: Parts) -> None:
-        by_words = ByWords(**{f.name: getattr(parts.retriever, f.name) for f in fields(Retriever)})
-        super().__init__(replace(parts, retriever=by_words))
+    @cached_property
+    def _retriever(self) -> ByWords:
+        parts = self._parts
+        return ByWords(
+            parts.store,
+            parts.index,
+            parts.engine,
+            parts.passage_encoder,
+            parts.settings.rerank_depth,
+        )
 
     def add_many(self, documents: Sequence[Document], **options: Any) -> Progress:
         """As Memory's, but nothing is compressed."""

@@ -5,7 +5,7 @@ import pytest
 
 import cmt_sdk
 from cmt_sdk.text import fixed_replies
-from cmt_sdk.understanding import understand
+from cmt_sdk.understanding.intent import understand
 from tests.fit_probe import accuracy, held_out
 
 pytestmark = pytest.mark.model

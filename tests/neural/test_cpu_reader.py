@@ -258,7 +258,7 @@ def test_one_large_value_leaves_its_neighbours_their_precision():
     matrix = draw.normal(size=(96, 64)).astype(np.float32)
     g = _Builder(Shape.of(tiny_model("llama").config.to_dict()), 8)
     g.input("x", ["batch", "new", 64])
-    g.output("y", g.linear("x", "w", matrix), ["batch", "new", 96])
+    g.output("y", "Identity", [g.linear("x", "w", matrix)], ["batch", "new", 96])
     made = helper.make_model(
         helper.make_graph(g.nodes, "product", g.inputs, g.outputs, g.inits),
         opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)],

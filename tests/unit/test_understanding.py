@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from cmt_sdk.understanding import IntentProbe, Utterance, fit, read_utterances, understand
 from cmt_sdk.understanding.fitted import digest
-from cmt_sdk.understanding.utterances import LABELS
+from cmt_sdk.understanding.intent import understand
+from cmt_sdk.understanding.probe import IntentProbe, fit
+from cmt_sdk.understanding.utterances import LABELS, Utterance, read_utterances
 
 NAMES = list(LABELS.values())
 

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cmt_sdk.text.words.dates import Date, dates, times
 from cmt_sdk.text.words.folding import clean, fold, spelt_out, without_prefixes
-from cmt_sdk.text.words.numbers import numbers
+
+if TYPE_CHECKING:
+    from cmt_sdk.text.words.dates import Date
 
 GRAM = 4  # letters
 LAST_LATIN = "\u024f"
@@ -288,6 +289,9 @@ def _in_one_notation(chunks: Sequence[str]) -> list[str]:
     text = _near_digits(chunks)
     if not text:
         return []
+    from cmt_sdk.text.words.dates import dates, times  # their patterns take 0.01 s to compile
+    from cmt_sdk.text.words.numbers import numbers
+
     found_dates = dates(text)
     words = [token for date in found_dates for token in date.tokens]
     words += [time.token for time in times(text)]
