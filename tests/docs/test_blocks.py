@@ -20,6 +20,7 @@ NOT_RUN = {
         "needs a running server",
         "starts a server on all interfaces",
     ],
+    "docs/postgres.md": ["needs a Postgres server"],
     "docs/how-to/train.md": ["takes minutes to hours", "needs the adapter"],
 }
 
@@ -44,7 +45,14 @@ def test_no_block_is_missed():
         text = page.read_text(encoding="utf-8")
         assert "\n\n    $ " not in text, page
         assert "\n\n    import " not in text, page
-        assert {b.kind for b in blocks(page)} <= {"python", "console", "text", "sh", "json"}, page
+        assert {b.kind for b in blocks(page)} <= {
+            "python",
+            "console",
+            "text",
+            "sh",
+            "sql",
+            "json",
+        }, page
 
 
 def test_dots_stand_for_anything_and_a_score_for_any_score():
