@@ -243,7 +243,7 @@ COMMANDS = [
     ("search --mode text Lisbon", 0, LISBON),
     ("search Lisbon", 0, LISBON),
     ("stats", 0, "documents\t2"),
-    ("config", 0, "compression\t4"),
+    ("config", 0, "compression\t3"),
     ("check", 1, "intact"),
     ("export {out}/all.cmt", 0, "2 documents in"),
     ("backup {out}/copy", 0, "memory.db"),
