@@ -46,21 +46,14 @@ def memory(tmp_path_factory):
         yield opened
 
 
-def test_notes_of_one_sentence_lose_little(memory):
-    """One of six questions at most that their texts answer, which are not always right either."""
+def test_notes_of_one_sentence_lose_nothing(memory):
+    """Five of six questions at least: with a quarter of the entries kept it is three."""
     asked = {
         question: answer for questions in SHORT.values() for question, answer in questions.items()
     }
-    said = {
-        reader: {question: memory.model.ask(question, reader=reader).text for question in asked}
-        for reader in ("memory", "text")
-    }
-    right = {
-        reader: sum(answer in answers[question] for question, answer in asked.items())
-        for reader, answers in said.items()
-    }
-    assert right["text"] >= 5, said
-    assert right["memory"] >= right["text"] - 1, said
+    said = {question: memory.model.ask(question).text for question in asked}
+    right = [question for question, answer in asked.items() if answer in said[question]]
+    assert len(right) >= 5, said
 
 
 def test_the_time_of_one_recipe_is_not_that_of_another(memory):
