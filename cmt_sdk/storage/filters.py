@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 from unicodedata import normalize
@@ -29,8 +30,42 @@ MOST_KEYS = 100
 Bind = Callable[[object], str]
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a database writes the conditions of a filter.
+
+    Attributes:
+        has_id: that the id of a document is one of some.
+        in_scope: that a document is in a scope or below it.
+        on_source: that its source is this one, or fits a pattern.
+        on_metadata: on one key of its metadata.
+    """
+
+    has_id: Callable[[Sequence[str], Bind], str]
+    in_scope: Callable[[str, Bind], str]
+    on_source: Callable[[str, Bind], str]
+    on_metadata: Callable[[str, Any, Bind], str]
+
+
 def conditions(filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
     """Return the WHERE clause for documents `d`, and its bound values. Raises InvalidFilter."""
+    return conditions_in(SQLITE, filter, now)
+
+
+def conditions_in(
+    dialect: Dialect, filter: Filter, now: float, stored: Callable[[str], str] = lambda scope: scope
+) -> tuple[str, dict[str, Any]]:
+    """Return the WHERE clause for documents `d`, and its bound values.
+
+    Args:
+        dialect: writes the conditions.
+        filter: what they are to say.
+        now: the time, in seconds since 1970.
+        stored: gives a scope as the table has it; of "", the scope of the memory.
+
+    Raises:
+        InvalidFilter: a condition that cannot be asked for.
+    """
     values: dict[str, Any] = {"now": now}
     parts = ["(d.expires_at IS NULL OR d.expires_at > :now)"]
     if not filter.history:
@@ -41,19 +76,25 @@ def conditions(filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
         return f":{name}"
 
     if filter.ids is not None:
-        ids = json.dumps([sound_text("id", i, InvalidFilter) for i in filter.ids])
-        parts.append(f"d.doc_id IN (SELECT value FROM json_each({bind(ids)}))")
-    if filter.scope:
-        parts.append(_in_scope(sound_text("scope", filter.scope, InvalidFilter), bind))
+        ids = [sound_text("id", i, InvalidFilter) for i in filter.ids]
+        parts.append(dialect.has_id(ids, bind))
+    inside = _sound_scope(sound_text("scope", filter.scope, InvalidFilter)) if filter.scope else ""
+    if scope := stored(inside):
+        parts.append(dialect.in_scope(scope, bind))
     if filter.outside:
-        parts.append(f"NOT {_in_scope(sound_text('outside', filter.outside, InvalidFilter), bind)}")
+        outside = _sound_scope(sound_text("outside", filter.outside, InvalidFilter))
+        parts.append(f"NOT {dialect.in_scope(stored(outside), bind)}")
     if filter.source is not None:
-        parts.append(_on_source(sound_text("source", filter.source, InvalidFilter), bind))
+        parts.append(dialect.on_source(sound_text("source", filter.source, InvalidFilter), bind))
     if len(filter.where) > MOST_KEYS:
         raise InvalidFilter(f"a filter on {len(filter.where)} keys: give at most {MOST_KEYS}")
     for key, wanted in filter.where.items():
-        parts.append(_on_metadata(key, wanted, bind))
+        parts.append(dialect.on_metadata(_sound_key(key), wanted, bind))
     return " AND ".join(parts), values
+
+
+def _has_id(ids: Sequence[str], bind: Bind) -> str:
+    return f"d.doc_id IN (SELECT value FROM json_each({bind(json.dumps(ids))}))"
 
 
 def _in_scope(scope: str, bind: Bind) -> str:
@@ -62,7 +103,6 @@ def _in_scope(scope: str, bind: Bind) -> str:
     One range of the index holds both, and names such as "a!" between them; "+" keeps SQLite from
     looking them up apart, which would read the rows too.
     """
-    scope = sound_scope(scope)
     own, end = bind(scope), bind(scope + "0")
     return (
         f"(d.scope >= {own} AND d.scope < {end} AND (+d.scope = {own} OR +d.scope >="
@@ -90,7 +130,7 @@ def spellings(source: str) -> list[str]:
     return list(dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)]))
 
 
-def sound_scope(scope: str) -> str:
+def _sound_scope(scope: str) -> str:
     """Return a scope without the slash at its end. Raises InvalidFilter for one without a name."""
     name = scope.rstrip("/")
     if not name:
@@ -99,7 +139,7 @@ def sound_scope(scope: str) -> str:
 
 
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
-    path = bind(f'$."{sound_key(key)}"')
+    path = bind(f'$."{key}"')
     operator, value = operator_of(key, wanted)
     if operator == "exists":
         return f"json_type(d.metadata, {path}) IS {'NOT' if value else ''} NULL"
@@ -126,7 +166,7 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     )
 
 
-def sound_key(key: object) -> str:
+def _sound_key(key: object) -> str:
     """Return a metadata key that can be asked for. Raises InvalidFilter."""
     if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
         raise InvalidFilter(
@@ -197,3 +237,6 @@ def _kind(key: str, value: Scalar) -> str:
     if fault := fault_of(value):
         raise InvalidFilter(f"filter {key:.60}: {fault}")
     return next(types for kind, types in KINDS.items() if isinstance(value, kind))
+
+
+SQLITE = Dialect(_has_id, _in_scope, _on_source, _on_metadata)

@@ -51,14 +51,12 @@ class Passages(Transactions):
             limit: how many at most.
             of: ids of the documents to look at; None: all.
         """
-        only = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
+        some = None if of is None else list(of)
+        where, values = self._conditions(Filter(ids=some), self.now().timestamp())
         sql = f"""SELECT {self._passage} JOIN waiting w ON w.passage_id = p.id
-            WHERE {ALIVE} {only} ORDER BY w.passage_id LIMIT :limit"""
-        values = {"limit": limit, "now": self.now().timestamp()}
+            WHERE {where} ORDER BY w.passage_id LIMIT :limit"""
         with self._read() as db:
-            rows = db.execute(
-                text(sql), values if of is None else values | {"of": json.dumps(list(of))}
-            ).all()
+            rows = db.execute(text(sql), values | {"limit": limit}).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
     def _with_documents(

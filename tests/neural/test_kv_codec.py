@@ -205,16 +205,21 @@ def test_a_memory_from_before_the_setting_mixes(four_bits):
         assert kinds(memory) == {"old": "kv2", "new": "kv2"}
 
 
+def refused_as_of_another_codec(path):
+    """Asking the memory there names the difference and the remedy."""
+    with (
+        cmt_sdk.open(path) as memory,
+        pytest.raises(cmt_sdk.ModelMismatch, match=r"codec: .* cmt reencode"),
+    ):
+        memory.model.ask("Where is the museum?")
+
+
 def test_a_memory_goes_back_to_four_bits_by_reencode(trained, tmp_path):
     """Until then the difference is named with the remedy."""
     with cmt_sdk.open(tmp_path / "m", **trained) as memory:
         memory.add(TEXTS[0], id="old")
         memory.configure(codec="4bit")
-    with (
-        cmt_sdk.open(tmp_path / "m") as memory,
-        pytest.raises(cmt_sdk.ModelMismatch, match=r"codec: .* cmt reencode"),
-    ):
-        memory.model.ask("Where is the museum?")
+    refused_as_of_another_codec(tmp_path / "m")
     with cmt_sdk.open(tmp_path / "m") as memory:
         assert memory.reencode() == 1
         assert kinds(memory) == {"old": "kv"}
@@ -289,11 +294,7 @@ def test_a_memory_whose_codec_is_gone_is_refused_with_the_remedy(trained, tmp_pa
     with cmt_sdk.open(tmp_path / "m", **trained) as memory:
         memory.add(TEXTS[0])
     (tmp_path / "made" / "codec.safetensors").unlink()
-    with (
-        cmt_sdk.open(tmp_path / "m") as memory,
-        pytest.raises(cmt_sdk.ModelMismatch, match=r"codec: .* cmt reencode"),
-    ):
-        memory.model.ask("Where is the museum?")
+    refused_as_of_another_codec(tmp_path / "m")
     with cmt_sdk.open(tmp_path / "m") as memory:
         assert memory.reencode() == 1
         assert memory.model.ask("Where is the museum?", max_tokens=2).sources

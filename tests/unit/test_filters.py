@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import InvalidFilter
-from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.postgres.filters import conditions as in_postgres
+from cmt_sdk.storage.filters import conditions, conditions_in
+from cmt_sdk.storage.postgres.filters import POSTGRES
 from cmt_sdk.types import Filter
 from tests import postgres
 
@@ -54,7 +54,7 @@ def select(filter: Filter, *rows: dict) -> list[str]:
         db.exec_driver_sql("DELETE FROM documents")
         for row in given:
             db.execute(text(INSERT), row | {"current": bool(row["current"])})
-        where, values = in_postgres(filter, NOW, str)
+        where, values = conditions_in(POSTGRES, filter, NOW, str)
         sql = f"SELECT doc_id FROM documents d WHERE {where} ORDER BY number"  # noqa: S608 - the subject
         return list(db.execute(text(sql), values).scalars())
     with sqlite3.connect(":memory:") as db:
@@ -138,7 +138,7 @@ def test_a_scope_of_slashes_is_refused():
     with pytest.raises(InvalidFilter, match="'' for all scopes"):
         conditions(Filter(scope="//"), NOW)
     with pytest.raises(InvalidFilter, match="'' for all scopes"):
-        in_postgres(Filter(scope="//"), NOW, str)
+        conditions_in(POSTGRES, Filter(scope="//"), NOW, str)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_what_cannot_be_asked_for_is_refused(where):
     with pytest.raises(InvalidFilter):
         conditions(Filter(where=where), NOW)
     with pytest.raises(InvalidFilter):
-        in_postgres(Filter(where=where), NOW, str)
+        conditions_in(POSTGRES, Filter(where=where), NOW, str)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_text_that_no_database_holds_is_refused(filter):
     with pytest.raises(InvalidFilter):
         conditions(filter, NOW)
     with pytest.raises(InvalidFilter):
-        in_postgres(filter, NOW, str)
+        conditions_in(POSTGRES, filter, NOW, str)
 
 
 HOSTILE = [

@@ -25,9 +25,10 @@ from cmt_sdk.errors import (
     StorageError,
 )
 from cmt_sdk.storage.connection import utc_now
+from cmt_sdk.storage.filters import conditions_in
 from cmt_sdk.storage.postgres.address import url_of
 from cmt_sdk.storage.postgres.errors import translated
-from cmt_sdk.storage.postgres.filters import conditions
+from cmt_sdk.storage.postgres.filters import POSTGRES
 from cmt_sdk.storage.postgres.schema import SCHEMA, is_up_to_date, migrate, revision
 from cmt_sdk.storage.rows import document_of, gone_of
 from cmt_sdk.storage.transactions import Transactions
@@ -209,7 +210,7 @@ class Server(Transactions):
             )
 
     def _conditions(self, filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
-        return conditions(filter, now, self._stored_scope)
+        return conditions_in(POSTGRES, filter, now, self._stored_scope)
 
     def _bump_change_counter(self, db: Connection) -> None:
         """Do nothing: the index is in the database itself."""

@@ -6,65 +6,22 @@ Metadata is compared as jsonb: numbers as numbers, texts byte by byte.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any
 
 from cmt_sdk.errors import InvalidFilter
-from cmt_sdk.storage.filters import (
-    MOST_KEYS,
-    Bind,
-    operator_of,
-    sound_key,
-    sound_scope,
-    spellings,
-)
-from cmt_sdk.storage.rows import fault_of, sound_text
-from cmt_sdk.types import Filter, Scalar
+from cmt_sdk.storage.filters import Bind, Dialect, operator_of, spellings
+from cmt_sdk.storage.rows import fault_of
+from cmt_sdk.types import Scalar
 
 KINDS = {str: "string", bool: "boolean", int | float: "number", NoneType: "null"}
 # numbers of JSON with at most three digits in the exponent: others overflow
 NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 
 
-def conditions(
-    filter: Filter, now: float, stored: Callable[[str], str]
-) -> tuple[str, dict[str, Any]]:
-    """Return the WHERE clause for documents `d`, and its bound values.
-
-    Args:
-        filter: the conditions.
-        now: the time, in seconds since 1970.
-        stored: gives a scope as the table has it; of "", the scope of the memory.
-
-    Raises:
-        InvalidFilter: a condition that cannot be asked for.
-    """
-    values: dict[str, Any] = {"now": now}
-    parts = ["(d.expires_at IS NULL OR d.expires_at > :now)"]
-    if not filter.history:
-        parts.append("d.current")
-
-    def bind(value: object) -> str:
-        values[name := f"v{len(values)}"] = value
-        return f":{name}"
-
-    if filter.ids is not None:
-        ids = [sound_text("id", i, InvalidFilter) for i in filter.ids]
-        parts.append(f"d.doc_id = ANY(CAST({bind(ids)} AS text[]))")
-    inside = sound_scope(sound_text("scope", filter.scope, InvalidFilter)) if filter.scope else ""
-    if scope := stored(inside):
-        parts.append(_in_scope(scope, bind))
-    if filter.outside:
-        outside = sound_scope(sound_text("outside", filter.outside, InvalidFilter))
-        parts.append(f"NOT {_in_scope(stored(outside), bind)}")
-    if filter.source is not None:
-        parts.append(_on_source(sound_text("source", filter.source, InvalidFilter), bind))
-    if len(filter.where) > MOST_KEYS:
-        raise InvalidFilter(f"a filter on {len(filter.where)} keys: give at most {MOST_KEYS}")
-    for key, wanted in filter.where.items():
-        parts.append(_on_metadata(sound_key(key), wanted, bind))
-    return " AND ".join(parts), values
+def _has_id(ids: Sequence[str], bind: Bind) -> str:
+    return f"d.doc_id = ANY(CAST({bind(ids)} AS text[]))"
 
 
 def _in_scope(scope: str, bind: Bind) -> str:
@@ -137,3 +94,6 @@ def _kind(key: str, value: Scalar) -> str:
     if fault := fault_of(value):
         raise InvalidFilter(f"filter {key:.60}: {fault}")
     return next(kind for types, kind in KINDS.items() if isinstance(value, types))
+
+
+POSTGRES = Dialect(_has_id, _in_scope, _on_source, _on_metadata)

@@ -19,8 +19,8 @@ from sqlalchemy import Connection, text
 from cmt_sdk.storage.blob import pack
 from cmt_sdk.storage.passages import Passages, memory_of
 from cmt_sdk.storage.postgres.connection import Server
-from cmt_sdk.storage.rows import ALIVE, fingerprint_of
-from cmt_sdk.types import Encoded, Filter, Fingerprint, Passage, Vector
+from cmt_sdk.storage.rows import fingerprint_of
+from cmt_sdk.types import Encoded, Filter, Fingerprint, Vector
 from cmt_sdk.types.vectors import Embeddings
 
 LEASE_S = 300  # seconds that a claim lasts where its process has died
@@ -74,21 +74,6 @@ class PostgresPassages(Passages, Server):
         EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id) AS ready,
         (SELECT m.fidelity FROM memories m WHERE m.passage_id = p.id) AS fidelity
         FROM {JOINED}"""
-
-    def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
-        """Return passages of current documents that have no embedding yet, oldest first.
-
-        Args:
-            limit: how many at most.
-            of: ids of the documents to look at; None: all.
-        """
-        only = "" if of is None else "AND d.doc_id = ANY(CAST(:of AS text[]))"
-        sql = f"""SELECT {self._passage} JOIN waiting w ON w.passage_id = p.id
-            WHERE {ALIVE} {only} ORDER BY w.passage_id LIMIT :limit"""
-        values = {"limit": limit, "now": self.now().timestamp(), "of": list(of or ())}
-        with self._read() as db:
-            rows = db.execute(text(sql), values).all()
-            return [passage for passage, _ in self._with_documents(db, rows)]
 
     @contextmanager
     def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
