@@ -73,8 +73,8 @@ def chat(
     opener = open_or_create if remember else open_memory
     with opener(folder, **generator) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
-        has_file = memory.path is not None and not (no_history or memory.encrypted)
-        history = memory.path / HISTORY if memory.path and has_file else None
+        keeps = not (no_history or memory.encrypted)
+        history = memory.path / HISTORY if keeps and memory.path else None
         is_typed = on_terminal(sys.stdin)
         for line in _typed(talk, history) if is_typed else _piped():
             if line == "/exit" or (is_typed and line in EXIT_WORDS):

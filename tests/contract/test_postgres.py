@@ -254,6 +254,22 @@ def test_a_search_by_the_graph_is_scored_exactly(many):
     assert graphed.describe() == "pgvector, exact, 2000 vectors"
 
 
+def test_a_graph_whose_build_was_cut_off_is_built_again(many, database):
+    """It would be skipped as one that is there, and never be used."""
+    from cmt_sdk.storage.postgres.index import PostgresIndex
+
+    index = PostgresIndex(many, 1_000)
+    index.maintain()
+    with database.as_admin() as engine, engine.connect() as db:
+        cut_off = (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'cmt.by_meaning_8'::regclass"
+        )
+        db.execute(text(cut_off))
+    assert index.describe() == "pgvector, exact, 2000 vectors"
+    index.maintain()
+    assert index.describe() == "pgvector hnsw, 2000 vectors"
+
+
 def test_an_index_gives_vectors_and_refuses_others(opened):
     """By passage; a vector of another length is named with both lengths."""
     from cmt_sdk.storage.postgres.index import PostgresIndex

@@ -123,11 +123,17 @@ class PostgresIndex:
         return int(dimension) if many else None
 
     def _build(self, dimension: int) -> None:
-        """Build the graph while others write, unless another process is building it."""
+        """Build the graph while others write, unless another process is building it. What a build
+        that was cut off has left is removed first.
+        """
         build = f"""CREATE INDEX CONCURRENTLY IF NOT EXISTS {_name(dimension)} ON {SCHEMA}.vectors
             USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops)
             WHERE vector_dims(embedding) = {dimension}"""
-        self._store._alone([build], lock=BUILDING)
+        name = _name(dimension)
+        with self._store._read() as db:
+            is_left = name in db.execute(text(GRAPHS)).scalars().all() and not _graph(db, dimension)
+        drop = [f"DROP INDEX CONCURRENTLY IF EXISTS {SCHEMA}.{name}"] if is_left else []
+        self._store._alone([*drop, build], lock=BUILDING)
 
     def erase(self) -> None:
         """Do nothing: the store's own erasure clears the graph of deleted embeddings too."""
@@ -138,7 +144,7 @@ class PostgresIndex:
             where, values = self._condition(None)
             sql = f"SELECT count(*) FROM {JOINED} WHERE {where}"
             count = db.execute(text(sql), values).scalar_one()
-            graphs = db.execute(text(GRAPHS)).scalars().all()
+            graphs = db.execute(text(f"{GRAPHS} AND i.indisvalid")).scalars().all()
         is_used = count > self._exact_limit and graphs
         return f"{'pgvector hnsw' if is_used else 'pgvector, exact'}, {count} vectors"
 
