@@ -138,7 +138,7 @@ def loading(engine: Any, texts: Sequence[str], rows: Rows) -> None:
 
 
 def forget_questions(memory: cmt_sdk.Memory) -> None:
-    """Let the next question be put as if for the first time: its passages are ordered anew."""
+    """Let the next question be put as if for the first time: its passages are ordered again."""
     memory.model._retriever._words = LRUCache()
 
 
