@@ -25,6 +25,11 @@ from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
+# The shares of kept entries that are drawn, each with its probability: more of them where no
+# encoder has learned, or learns, to gather a passage into few.
+SHARES = {1.0: 0.3, 0.5: 0.1, 0.25: 0.4, 0.125: 0.2}
+SHARES_WITHOUT_ENCODER = {1.0: 0.5, 0.67: 0.3, 0.5: 0.2}
+
 
 @dataclass
 class ReaderTask:
@@ -40,6 +45,7 @@ class ReaderTask:
         learned: The adapters' tensors.
         write: Saves the adapters to a folder.
         shares: The shares of kept entries, each with its probability.
+        served: The share that a compressed passage keeps in use, to validate on.
         bases: With it, the share `nf4` of the examples is compressed and read in NF4.
         nf4: That share.
         encoder: The encoder adapter learns too.
@@ -55,9 +61,8 @@ class ReaderTask:
     held_out: Sequence[Sequence[Pack]]
     learned: Sequence[Tensor]
     write: Callable[[Path], None]
-    shares: Mapping[float, float] = field(
-        default_factory=lambda: {1.0: 0.3, 0.5: 0.1, 0.25: 0.4, 0.125: 0.2}
-    )
+    shares: Mapping[float, float] = field(default_factory=SHARES.copy)
+    served: float = 0.25
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
@@ -195,15 +200,16 @@ class ReaderTask:
     def validate(self) -> Mapping[str, float]:
         """Loss per answer token on the held-out packs, by the share of kept entries and the base.
 
-        The cases are all entries, a quarter, and a quarter with the base in NF4.
+        The cases are all entries, the share that is kept in use, and that with the base in NF4.
         """
         figures = {}
-        for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
+        served = self.served
+        for keep, nf4 in [(1.0, False), (served, False), *([(served, True)] if self.bases else [])]:
             losses = [
                 self._judge(several, keep, nf4=nf4)
                 for several in batched(self.held_out, self.batch)
             ]
-            name = f"held_out@{keep}{' nf4' if nf4 else ''}"
+            name = f"held_out@{keep:.3g}{' nf4' if nf4 else ''}"
             figures[name] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
 

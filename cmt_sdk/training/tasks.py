@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from cmt_sdk.config.methods import find_method
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.embedding import MatchHead
@@ -26,7 +27,7 @@ from cmt_sdk.training.embedding import EmbeddingTask
 from cmt_sdk.training.matcher import DIMENSION, MatchData, MatcherTask, first_head
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, draw
-from cmt_sdk.training.reader import ReaderTask
+from cmt_sdk.training.reader import SHARES, SHARES_WITHOUT_ENCODER, ReaderTask
 from cmt_sdk.training.recipe import Recipe
 from cmt_sdk.training.resources import tokens_at_once
 from cmt_sdk.training.soft import PACKS_PER_PASS, SoftTask
@@ -99,9 +100,12 @@ def _reader_task(
 ) -> Task:
     """Training for kv memories: the reader alone, or the encoder too (part "compressor")."""
     both = recipe.part == "compressor"
+    start = _start(recipe)
     made = trainable(
-        model, tokenizer, rank=recipe.rank, start=_start(recipe), checkpointing=recipe.checkpointing
+        model, tokenizer, rank=recipe.rank, start=start, checkpointing=recipe.checkpointing
     )
+    kv = find_method("kv")
+    gathers = bool(start.get("encoder")) or both
     packs = _held_out(recipe, made.lm, files[1])
     bases = Bases(made.lm.model) if 0 < recipe.nf4 < 1 else None
     mixture = _mixture(recipe, files[0])
@@ -116,6 +120,8 @@ def _reader_task(
         write=made.save,
         bases=bases,
         nf4=recipe.nf4,
+        shares=SHARES if gathers else SHARES_WITHOUT_ENCODER,
+        served=1 / (kv.compression if gathers else kv.untrained_compression),
         encoder=both,
         ablate=recipe.ablate,
         objectives=recipe.objectives,
