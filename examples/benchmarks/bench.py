@@ -4,7 +4,7 @@ Adding next to a bare forward pass of the model, loading a passage, asking with 
 text reader, decoding, cold and warm starts, one and sixteen clients of a server, search and
 forgetting among 100,000 passages, and, where llama-cpp-python is installed, text RAG through
 llama.cpp on the same weights. The documents are those of examples/; the 100,000 passages those of
-load.py, without a model.
+load.py, without a model. A whole run with `--out` adds its medians to history.md: a line a commit.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import socket
 import statistics
@@ -26,6 +27,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from cmt_sdk.retrieval.lru_cache import LRUCache
 HERE = Path(__file__).parent
 DOCUMENTS, QUESTIONS = HERE.parent / "documents", HERE.parent / "demo_questions.txt"
 KS = (1, 8)
-ROUNDS = 3
+ROUNDS = 5
 FILES = 4  # documents that are added again and again: some 24 passages
 LOADED = 8  # passages that are decoded
 DECODINGS = 10  # of each, timed together
@@ -46,6 +48,19 @@ CLIENTS = 16
 MANY = 100_000  # passages of the large memory
 SEARCHED = 60  # questions to it
 CMT = [sys.executable, "-m", "cmt_cli.start"]
+HISTORY = HERE / "history.md"
+KEPT = {  # rows of the table that HISTORY keeps, by the heads of their columns
+    "text / memory, k=1": "first token, k=1, text / memory",
+    "k=8": "first token, k=8, text / memory",
+    "tokens/s": "decoding, memory reader, tokens/s",
+    "add / bare": "add / bare forward pass, CPU time",
+    "ask cold, s": "`cmt ask`, cold, s",
+    "daemon": "`cmt ask`, with a daemon, s",
+    "list": "`cmt list`, cold, s",
+    "16 clients / 1": f"serving, {CLIENTS} / 1",
+    "search of 100,000, ms": f"search, among {MANY:,}, ms",
+    "forget, s": f"forget one of {MANY:,}, s",
+}
 
 
 class Rows(list[tuple[str, str]]):
@@ -321,6 +336,17 @@ def questions_of(path: Path) -> list[str]:
     return [line.split("\t")[0] for line in lines if line.strip()]
 
 
+def remember(rows: Rows) -> None:
+    """Add the medians of a whole run to HISTORY, with the commit of the code."""
+    git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - our own
+    found = {name: re.split(r" \(", figure)[0] for name, figure in rows}
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    cells = [day, commit, *(found.get(name, "") for name in KEPT.values())]
+    with HISTORY.open("a", encoding="utf-8") as file:
+        file.write(f"| {' | '.join(cells)} |\n")
+
+
 def load_now() -> float:
     """Processes that wait for a core, over the last minute."""
     return os.getloadavg()[0]
@@ -372,6 +398,8 @@ def main() -> None:
     text = f"# Timings\n\n`python examples/benchmarks/bench.py{parts}` ({machine})\n\n{table}\n"
     if options.out:
         options.out.write_text(text, encoding="utf-8")
+        if options.parts == PARTS:
+            remember(rows)
 
 
 if __name__ == "__main__":
