@@ -144,9 +144,9 @@ class Server(Transactions):
         with self._pool.connect() as db:
             found = db.execute(text(STATE)).one()
             _check(found, self.place, self._scope)
-            is_new = revision(db)
-            done = is_up_to_date(is_new, self.place)
-            if is_new is None and not create:
+            stored = revision(db)
+            done = is_up_to_date(stored, self.place)
+            if stored is None and not create:
                 raise MemoryNotFound(
                     f"there is no memory in {self.place}: `cmt add FILE` or cmt_sdk.open(...) makes"
                     " one"
