@@ -44,6 +44,7 @@ COMMANDS = {
     "train": "cmt_cli.train:train",
     "update": "cmt_cli.update:update",
     "watch": "cmt_cli.watch:watch",
+    "worker": "cmt_cli.worker:worker",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace as changed
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -128,9 +128,19 @@ class Changing(Lookup):
         """
         return self._ingestor.add_together(documents, wait=wait)
 
-    def compress(self, on_progress: OnProgress | None = None) -> int:
-        """Compress all pending passages now, also those that a crash left; returns their number."""
-        return self._ingestor.compress(on_progress)
+    def compress(
+        self, on_progress: OnProgress | None = None, *, stop: Callable[[], bool] | None = None
+    ) -> int:
+        """Compress all pending passages now, also those that a crash left.
+
+        Args:
+            on_progress: Called after each batch.
+            stop: Called between two batches; True ends the work early.
+
+        Returns:
+            The number of passages.
+        """
+        return self._ingestor.compress(on_progress, stop)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the background compression, and raise what it raised.

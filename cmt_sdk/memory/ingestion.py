@@ -139,8 +139,12 @@ class Ingestor:
                 self.store.evict(self.settings.memory_budget)
             yield progress
 
-    def compress(self, on_progress: OnProgress | None = None) -> int:
-        """Compress all pending passages; return how many."""
+    def compress(
+        self, on_progress: OnProgress | None = None, stop: Callable[[], bool] | None = None
+    ) -> int:
+        """Compress all pending passages, or until `stop()` between two batches; return how
+        many.
+        """
         progress = Progress()
 
         def batch_done(count: int) -> None:
@@ -149,7 +153,7 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        return self.passage_encoder.compress_backlog(on_batch=batch_done)
+        return self.passage_encoder.compress_backlog(on_batch=batch_done, stop=stop)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text in one write transaction.
