@@ -19,7 +19,7 @@ from cmt_sdk.text.provenance import Trace, first_of, repeats, trace_answer, trus
 from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
-from cmt_sdk.types import Match, Piece, Prompt, Usage
+from cmt_sdk.types import Copied, Match, Passage, Piece, Prompt, Usage
 from cmt_sdk.understanding import newest
 
 CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look the text up
@@ -80,13 +80,14 @@ class Answerer:
 
     Args:
         retriever: Finds passages; its engine reads.
-        copies: Whether an answer from compressed passages is copied from their texts, which are
-            looked up for output only.
+        copy_margin: An answer from compressed passages is copied from their texts, which are
+            looked up for output only, within this margin in nats (types.Copied); None: it is
+            free.
     """
 
-    def __init__(self, retriever: Retriever, *, copies: bool = False) -> None:
+    def __init__(self, retriever: Retriever, *, copy_margin: float | None = None) -> None:
         self._retriever = retriever
-        self._copies = copies
+        self._copy_margin = copy_margin
         self._renewer = Renewer(retriever)
 
     def read_best_first(
@@ -274,11 +275,15 @@ class Answerer:
             memories = timed(
                 times, "load", lambda: passage_encoder.compressed(passages, ask.loaded)
             )
-            texts = [legible(p.content) for p in passages] if self._copies else ()
-            prompt = replace(prompt, memories=memories, copied=texts)
+            prompt = replace(prompt, memories=memories, copied=self._copied(passages))
         elif kind == "text":
             prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         yield from self.pieces(prompt, ask.max_tokens)
+
+    def _copied(self, passages: Sequence[Passage]) -> Copied | None:
+        if self._copy_margin is None:
+            return None
+        return Copied([legible(p.content) for p in passages], self._copy_margin)
 
     def pieces(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """The pieces of one reading; the last one has its usage.

@@ -36,7 +36,7 @@ class MemoryModel(Asking):
     ) -> None:
         self._retriever = retriever
         self._settings = settings
-        self._answerer = Answerer(retriever, copies=settings.copies)
+        self._answerer = Answerer(retriever, copy_margin=settings.copy_margin)
         self._writer = None if generator is None else Writer(generator)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -121,9 +122,10 @@ class Settings:
             reading ten of those takes seconds, and the answers are no better for it
             (examples/benchmarks/runs.md).
         copy: Copies an answer from compressed passages word for word from their texts: "on", "off"
-            for what the model writes freely, "auto": on for "soft", off for "kv". The texts are
-            looked up for output only: no token of them goes through the model. "soft" then copies
-            from the best passage alone where that answers.
+            for what the model writes freely, "auto": on for "soft", and for "kv" unless the model
+            finds a word of its own much likelier. The texts are looked up for output only: no
+            token of them goes through the model. "soft" then copies from the best passage alone
+            where that answers.
         passage_tokens: The longest passage, in tokens.
         memory_budget: Bytes of compressed memory kept on disk; colder passages are encoded again
             when needed. 0: no limit.
@@ -231,14 +233,16 @@ class Settings:
         return find_method(self.compressor, self.aggregation)
 
     @property
-    def copies(self) -> bool:
-        """Whether answers are copied from the passages: `copy`, or the default of the method."""
-        return self.method.copies if self.copy == "auto" else self.copy == "on"
+    def copy_margin(self) -> float | None:
+        """By how many nats another word must be likelier for an answer not to be copied from the
+        passages; None: none is. It follows from `copy`, or is the default of the method.
+        """
+        return {"auto": self.method.copy_margin, "on": math.inf, "off": None}[self.copy]
 
     @property
     def reads_best_first(self) -> bool:
         """Whether the best passage is read alone before any other is."""
-        return self.copies and self.method.copies_from_one
+        return self.copy_margin is not None and self.method.copies_from_one
 
     @property
     def rerank_depth(self) -> int:

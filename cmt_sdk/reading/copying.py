@@ -1,6 +1,10 @@
 """Copying: which token goes on with an answer that stands word for word in some texts. Knows no
 model; the texts are looked up for output alone, and none of their tokens is read.
 
+With a margin the model may leave the texts: where a token of its own is likelier by more than that,
+it is taken, and the answer goes on freely. So a name that a small model would garble ("C Cardiff")
+is spelt as the text spells it, and an answer in the model's own words stays possible.
+
 The texts are the automaton: the state of an answer is the set of places in them where it may go on,
 and a token is allowed where its bytes stand at one of these. An answer begins at a word, with the
 token with which the word begins at the beginning of a text or after a space: with any "S", a model
@@ -11,6 +15,7 @@ the places are looked up.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -36,10 +41,14 @@ class Copying:
     Args:
         prompts: Give the bytes of a token, and the tokens that end an answer.
         texts: The texts that it is copied from; `REPLIES` are possible too.
+        margin: By how many nats another token must be likelier for the answer to leave the texts;
+            infinite: it never does.
     """
 
-    def __init__(self, prompts: Prompts, texts: Sequence[str]) -> None:
+    def __init__(self, prompts: Prompts, texts: Sequence[str], margin: float = math.inf) -> None:
         self._prompts = prompts
+        self._margin = margin
+        self._is_free = False  # True once the answer has left the texts
         self._stops = prompts.stop_ids
         parts = [*map(_flagged, texts), *map(_whole, REPLIES)]
         self._bytes = GAP.join(data for data, _ in parts)
@@ -50,14 +59,18 @@ class Copying:
 
     def next(self, logits: NDArray[np.float32]) -> int:
         """Go on with the likeliest token that is allowed, and return it. It ends the answer where
-        no other one is.
+        no other one is, or leaves the texts where the margin is finite.
 
         Args:
             logits: [vocabulary].
         """
-        token = self._first_allowed([int(logits.argmax())])
+        best = int(logits.argmax())
+        token = best if self._is_free else self._first_allowed([best])
         if token is None:
-            token = self._first_allowed(_likeliest(logits))
+            least = logits[best] - self._margin
+            token = self._first_allowed([t for t in _likeliest(logits) if logits[t] >= least])
+        if token is None and self._margin < math.inf:
+            self._is_free, token = True, best
         if token is None:
             found = {*self._tokens(), *self._stops}
             token = self._first_allowed(sorted(found, key=lambda t: -logits[t]))

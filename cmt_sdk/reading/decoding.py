@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cmt_sdk.reading.copying import Copying
 from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.text.prompt_tokens import Prompts
-from cmt_sdk.types import Piece, Usage
+from cmt_sdk.types import Copied, Piece, Usage
 
 Logits: TypeAlias = NDArray[np.float32]
 
@@ -39,7 +39,11 @@ class OpenPrompt:
 
 
 def decode(
-    prompts: Prompts, prompt: OpenPrompt, max_tokens: int, began: float, copied: Sequence[str] = ()
+    prompts: Prompts,
+    prompt: OpenPrompt,
+    max_tokens: int,
+    began: float,
+    copied: Copied | None = None,
 ) -> Iterator[Piece]:
     """Read the question and write the answer, greedily.
 
@@ -48,14 +52,14 @@ def decode(
         prompt: The prompt before its question.
         max_tokens: The most tokens of the answer.
         began: The time.perf_counter() at which reading the prompt began.
-        copied: Texts that the answer is copied from; none for a free answer.
+        copied: What the answer is copied from; None for a free answer.
 
     Yields:
         The answer in pieces; the last piece carries the usage.
     """
     text = DecodedText(prompts.tokenizer)
     confidence = Confidence(prompts.ids(UNKNOWN)[0])
-    path = Copying(prompts, copied) if copied else None
+    path = Copying(prompts, copied.texts, copied.margin) if copied else None
     ids = prompt.ids
     first = decoded = time.perf_counter()
     for step in range(max_tokens):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -233,6 +234,20 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """What an answer is copied from, word for word.
+
+    Attributes:
+        texts: The texts; they are looked up for output only.
+        margin: By how many nats another word must be likelier for the answer to leave them;
+            infinite: it never does.
+    """
+
+    texts: Sequence[str]
+    margin: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """What a reader gets: a question, and either compressed passages or texts to answer it from.
 
@@ -243,7 +258,7 @@ class Prompt:
         texts: Texts of passages, in the same order.
         notes: False leaves the notes section out of the prompt.
         talk: True leaves the instruction out too.
-        copied: Texts that the answer is copied from, word for word; none for a free answer.
+        copied: What the answer is copied from; None for a free answer.
     """
 
     question: str
@@ -252,7 +267,7 @@ class Prompt:
     texts: Sequence[str] = ()
     notes: bool = True
     talk: bool = False
-    copied: Sequence[str] = ()
+    copied: Copied | None = None
 
 
 @dataclass(frozen=True, slots=True)

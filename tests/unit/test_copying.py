@@ -5,6 +5,7 @@ whole words, with tokenizers of several kinds.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from itertools import chain, repeat
@@ -16,6 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from cmt_sdk.cpu.tokens import FilePrompts
 from cmt_sdk.reading.copying import REPLIES, Copying
 from cmt_sdk.reading.decoding import OpenPrompt, decode
+from cmt_sdk.types import Copied
 
 MUSEUM = (
     'The museum (Cardiff) moved to Lisbon in 2019; its "new" café costs $5.20, or 1,234 Kč. '
@@ -69,11 +71,12 @@ def wanted(prompts, words):
         yield logits
 
 
-def copied(prompts, texts, logits):
+def copied(prompts, texts, logits, margin=math.inf):
     """The text of an answer that is read with these logits."""
     steps = chain(logits, repeat(np.zeros(500, np.float32)))
     prompt = OpenPrompt([0], lambda _: next(steps))
-    pieces = list(decode(prompts, prompt, 40, time.perf_counter(), texts))
+    source = Copied(texts, margin) if texts else None
+    pieces = list(decode(prompts, prompt, 40, time.perf_counter(), source))
     return "".join(piece.text for piece in pieces).strip()
 
 
@@ -149,6 +152,19 @@ def test_a_word_begins_as_the_tokenizer_begins_it(prompts):
     logits[letter] = 9.0
     token = Copying(prompts, ["Galway"]).next(logits)
     assert b"G" in firsts or token != letter
+
+
+def test_within_the_margin_a_word_is_spelt_as_the_text_spells_it(prompts):
+    """A slightly likelier token of the model's own is left out."""
+    first, *rest = wanted(prompts, "Lisbon in 2019")
+    first += 1.05 * next(wanted(prompts, "Galway"))  # likelier by 0.45 nats
+    assert copied(prompts, [MUSEUM], [first, *rest], margin=0.5) == "Lisbon in 2019"
+
+
+def test_beyond_the_margin_the_answer_is_free_to_its_end(prompts):
+    """Words that no text holds, and after them words that one holds."""
+    assert copied(prompts, ["Cork"], wanted(prompts, "Galway in May"), 2.0) == "Galway in May"
+    assert copied(prompts, NOTES, wanted(prompts, "lives museum Cork"), 2.0) == "lives museum Cork"
 
 
 def test_a_free_answer_is_free(prompts):
