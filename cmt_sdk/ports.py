@@ -96,6 +96,16 @@ class Reader(Protocol):
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Yield the answer in pieces, at most `max_tokens` tokens; the last piece has the usage."""
 
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """Return passages that have no compressed form as the other methods take them, from one
+        forward pass over each: nothing is left out and nothing is encoded.
+
+        They are for one question, and never stored.
+
+        Raises:
+            InvalidInput: Together they are longer than the model's context.
+        """
+
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
