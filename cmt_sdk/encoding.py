@@ -115,7 +115,7 @@ class PassageEncoder:
             loaded.update(self.load(absent))
         if cold := [p for p in passages if p.id not in loaded]:
             with self.lock:
-                made = self.engine.reader.uncompressed([render_passage(p) for p in cold])
+                made = self.engine.uncompressed([render_passage(p) for p in cold])
                 self._note_cold([p.id for p in cold])
             loaded.update(zip((p.id for p in cold), made, strict=True))
         return [loaded[p.id] for p in passages]

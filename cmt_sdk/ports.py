@@ -96,16 +96,6 @@ class Reader(Protocol):
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Yield the answer in pieces, at most `max_tokens` tokens; the last piece has the usage."""
 
-    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
-        """Return passages that have no compressed form as the other methods take them, from one
-        forward pass over each: nothing is left out and nothing is encoded.
-
-        They are for one question, and never stored.
-
-        Raises:
-            InvalidInput: Together they are longer than the model's context.
-        """
-
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
@@ -165,6 +155,16 @@ class Engine(Protocol):
     @property
     def reader(self) -> Reader:
         """The reader; loads the model."""
+
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """Return passages that have no compressed form as the reader takes them, from one forward
+        pass over each: nothing is left out and nothing is encoded. Loads the model.
+
+        They are for one question, and never stored.
+
+        Raises:
+            InvalidInput: Together they are longer than the model's context.
+        """
 
     @property
     def state_reader(self) -> StateReader:

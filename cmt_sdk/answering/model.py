@@ -218,7 +218,8 @@ class MemoryModel(Asking):
         timed(times, "load", lambda: self._retriever.compress_missing(found))
         stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
         loaded: dict[int, CompressedPassage] = {}
-        found = timed(times, stage, lambda: self._retriever.rank(query, found, loaded))
+        read = 0 if self.generates or ask.reader == "text" else k  # else the text is read later
+        found = timed(times, stage, lambda: self._retriever.rank(query, found, loaded, read))
         about = found[0].about if found else None
         history = ask.history
         if found and history is not None:

@@ -56,7 +56,7 @@ class CPUReader:
         yield from decode(self.prompts, opened, max_tokens, began, prompt.copied)
 
     def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
-        """See ports.Reader.
+        """See ports.Engine.
 
         Raises:
             InvalidInput: Together they are longer than the model's context.

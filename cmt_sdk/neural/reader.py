@@ -81,7 +81,7 @@ class TorchReader:
         yield from decode(self.lm, opened, max_tokens, began, prompt.copied)
 
     def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
-        """See ports.Reader.
+        """See ports.Engine.
 
         Raises:
             InvalidInput: Together they are longer than the model's context.

@@ -98,14 +98,11 @@ class FakeCompressor:
         return normalised
 
 
-@dataclass
 class FakeReader:
     """Answers with the sentence of the notes that shares most words with the question.
 
     Where no sentence shares one, the heading answers.
     """
-
-    read_at_once: list[str] = field(default_factory=list)
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Stream the sentence in words, or the words for not knowing when nothing is shared."""
@@ -125,11 +122,6 @@ class FakeReader:
         yield Piece(
             "", Usage(len(prompt.question.split()), len(answer), float(shared > 0), 0.0, 0.0, 0.0)
         )
-
-    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
-        """As the fake compressor makes them. `read_at_once` records the texts."""
-        self.read_at_once += texts
-        return [hidden(text) for text in texts]
 
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
@@ -173,6 +165,12 @@ class FakeEngine:
     vector_weight: float = 1.0
     loaded: bool = True
     fork_safe: bool = True
+    read_at_once: list[str] = field(default_factory=list)
+
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """As the fake compressor makes them. `read_at_once` records the texts."""
+        self.read_at_once += texts
+        return [hidden(text) for text in texts]
 
     def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Judge intents by the first word and the last sign alone.
