@@ -116,11 +116,11 @@ class PassageEncoder:
         if cold := [p for p in passages if p.id not in loaded]:
             with self.lock:
                 made = self.engine.uncompressed([render_passage(p) for p in cold])
-                self._note_cold([p.id for p in cold])
+                self.note_cold([p.id for p in cold])
             loaded.update(zip((p.id for p in cold), made, strict=True))
         return [loaded[p.id] for p in passages]
 
-    def _note_cold(self, passage_ids: Sequence[int]) -> None:
+    def note_cold(self, passage_ids: Sequence[int]) -> None:
         """Note passages that were read from their text, for `compress_cold`; the lock is held."""
         if self.store.read_only:
             return
@@ -131,9 +131,11 @@ class PassageEncoder:
             self._cold.pop(passage, None)
 
     @property
-    def has_cold(self) -> bool:
-        """Whether passages that were read from their text wait to be compressed."""
-        return bool(self._cold)
+    def cold_read(self) -> list[int]:
+        """The ids of passages that were read from their text and wait to be compressed, the one
+        that was read last last.
+        """
+        return list(self._cold)
 
     def compress_cold(self, stop: Callable[[], bool]) -> None:
         """Compress the passages that were lately read from their text, the latest first, as far as

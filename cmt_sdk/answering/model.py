@@ -167,7 +167,7 @@ class MemoryModel(Asking):
         try:
             yield from self._answered(ask)
         finally:
-            if passage_encoder.has_cold:
+            if passage_encoder.cold_read:
                 self._worker.wake(passage_encoder.compress_cold)
 
     def _answered(self, ask: Ask) -> Iterator[str | Answer]:

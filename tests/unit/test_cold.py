@@ -218,7 +218,7 @@ def test_an_answer_over_more_than_the_budget_drops_nothing_that_it_compressed(tm
         assert len(engine.compressor.compressed) == 2
         assert tiers(memory) == (1, 2, 0)
         assert memory.stats().memory_bytes <= 3_000
-        assert not memory._passage_encoder.has_cold
+        assert memory.cold_read == []
 
 
 def test_a_smaller_budget_holds_from_the_next_opening(tmp_path, engine):
@@ -320,6 +320,17 @@ def test_closed_before_it_is_compressed(memory, held, tmp_path, engine):
         assert tiers(again) == (0, 3, 0)
         assert [f for f in again.check() if not f.ok] == []
         assert again.ask(MUSEUM, k=1).text == LISBON
+
+
+def test_a_later_opening_compresses_what_an_earlier_one_read(memory, held, tmp_path, engine):
+    """As a program does that opens a memory for each question."""
+    memory.close()
+    engine.compressor.compressed.clear()
+    with open_fake(tmp_path / "notes", engine) as again:
+        again.compress_cold([*memory.cold_read, 10**6])
+        assert again.wait(60)
+        assert engine.compressor.compressed == [LISBON]
+        assert (tiers(again), again.cold_read) == ((1, 2, 0), [])
 
 
 def test_compressed_by_another_before(memory, held, tmp_path, engine):
