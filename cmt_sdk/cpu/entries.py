@@ -21,7 +21,7 @@ from cmt_sdk.reading.codec import Codec, Entries
 from cmt_sdk.reading.codes import decoded
 from cmt_sdk.reading.places import kept_bits, places_of
 from cmt_sdk.reading.uncompressed import KIND as UNCOMPRESSED
-from cmt_sdk.reading.uncompressed import entries_of, uncompressed
+from cmt_sdk.reading.uncompressed import biases_of, entries_of, uncompressed
 from cmt_sdk.types import CompressedPassage
 
 Floats = NDArray[np.float32]
@@ -78,7 +78,7 @@ class Layout:
 
         Args:
             rows: The memories of each row, in the order in which they are read.
-            bias: Of the entries of all memories of a row but the last.
+            bias: Of the entries of all memories of a row but the last, if they are compressed.
         """
         s = self.shape
         heads = s.layers * s.kv_heads
@@ -93,14 +93,14 @@ class Layout:
         values = np.zeros_like(keys)
         biases = np.full(len(keys), -math.inf, np.float32)
         layer_of, head_of = np.divmod(np.arange(heads), s.kv_heads)
-        for b, (row, place) in enumerate(zip(entries, places, strict=True)):
+        for b, (memories, row, place) in enumerate(zip(rows, entries, places, strict=True)):
             starts = blocks[layer_of] + (b * s.kv_heads + head_of) * longest[layer_of]  # (heads,)
             first = (starts[:, None] + np.arange(self.prefix.length)).reshape(-1)
             keys[first] = self.prefix.keys.reshape(-1, s.head)
             values[first] = self.prefix.values.reshape(-1, s.head)
             biases[first] = 0.0
             targets = starts[place.row] + place.slot  # (n,), n entries of all memories of the row
-            biases[targets] = np.where(place.memory == len(row) - 1, 0.0, bias)
+            biases[targets] = biases_of(memories, bias)[place.memory]
             end = 0
             for memory in row:
                 start, end = end, end + int(memory.kept.sum())

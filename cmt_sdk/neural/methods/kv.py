@@ -59,7 +59,7 @@ from cmt_sdk.reading.codec import Codec, Entries
 from cmt_sdk.reading.limits import MAX_PASSAGE_TOKENS
 from cmt_sdk.reading.places import kept_bits, places_of
 from cmt_sdk.reading.uncompressed import KIND as UNCOMPRESSED
-from cmt_sdk.reading.uncompressed import entries_of, uncompressed
+from cmt_sdk.reading.uncompressed import biases_of, entries_of, uncompressed
 from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
 
@@ -285,9 +285,9 @@ class KVMethod(CompressionMethod):
             flat[0].index_copy_(0, targets, keys.to(self.lm.dtype))
             flat[1].index_copy_(0, targets, found.to(device, self.lm.dtype))
 
-        is_best = as_tensor(places.memory == len(memories) - 1)  # (n,)
+        each = as_tensor(biases_of(memories, bias)[places.memory])  # (n,)
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
-        biases[targets] = torch.where(is_best, 0.0, bias).to(device, self.lm.dtype)
+        biases[targets] = each.to(device, self.lm.dtype)
         layer_biases = biases_by_layer(biases, places.per_row, lengths, entries, kv_heads)
 
         blocks = blocks_by_layer(flat, lengths, kv_heads)  # by layer: (2, KV, padded + room, d)
