@@ -8,13 +8,14 @@ another release or environment asks: that one starts another daemon.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,11 @@ from cmt_sdk.system.links import Link, LinkError, parsed
 PATIENCE = 60.0  # seconds for a client that does not take what is printed, such as a held terminal
 UNASKED = 30.0  # seconds without a first client
 TICK = 1.0  # seconds between two signs of life
+PAUSE = 1.0  # seconds without a client before cold passages are compressed
+LOOK = 0.05  # seconds between two looks for a client meanwhile
 LONGEST = 7 * 86_400.0  # seconds of waiting for a client
+
+log = logging.getLogger(__name__)
 
 Opener = Callable[..., cmt_sdk.Memory]
 
@@ -86,6 +91,9 @@ class Daemon:
         self._state = threading.Lock()
         self._retired = False
         self._collected = 0  # the change of the model after which all objects were looked at
+        self._opened: tuple[Path, cmt_sdk.Memory] | None = None  # by the command that runs
+        # what the last command read from its text: the folder, and ids of passages
+        self._cold: tuple[Path, Sequence[int]] | None = None
         self._is_used = False  # whether it has run a command to its end
         self._begun = self._idle_since = time.monotonic()
         self._keep = UNASKED
@@ -118,14 +126,31 @@ class Daemon:
                 if self._retired and not self._clients and self._jobs.empty():
                     return
             rest = self._idle_since + self._keep - time.monotonic()
+            if self._retired or rest < PAUSE:
+                self._cold = None  # they stay cold
             try:
-                job = self._jobs.get(timeout=0.05 if self._retired else max(rest, 0))
+                longest = LOOK if self._retired else max(rest, 0)
+                job = self._jobs.get(timeout=PAUSE if self._cold else longest)
             except Empty:
-                self._retire()
+                if self._cold:
+                    self._compress_cold(*self._cold)
+                    self._cold = None
+                else:
+                    self._retire()
                 continue
             if job is not None:
                 self._answer(job)
                 self._idle_since, self._keep = time.monotonic(), job.seconds
+
+    def _compress_cold(self, folder: Path, passages: Sequence[int]) -> None:
+        """Compress what a command read from its text, until a client comes."""
+        try:
+            with self._opener(folder, create=False) as memory:
+                memory.compress_cold(passages)
+                while self._jobs.empty() and not memory.wait(LOOK):
+                    pass
+        except Exception as error:  # noqa: BLE001 - the folder has gone, or its key: no client waits for it
+            log.info("%s: cold passages stay so: %s", folder, type(error).__name__)
 
     def _retire(self) -> None:
         """Give way to another daemon; what was accepted is still answered."""
@@ -231,6 +256,10 @@ class Daemon:
             job.link.close()
             self._retire()
         job.done.set()
+        if self._opened is not None:
+            (folder, memory), self._opened = self._opened, None
+            self._cold = (folder, memory.cold_read) if memory.cold_read else None
+            del memory
         self._collect()
 
     def _collect(self) -> None:
@@ -276,7 +305,9 @@ class Daemon:
         """Open a memory; an encrypted one only where the client wants it."""
         if os.environ.get(KEEP_ENCRYPTED) != "1" and cmt_sdk.is_encrypted(folder):
             raise Declined(f"{folder} is encrypted; {KEEP_ENCRYPTED}=1 lets the daemon read it")
-        return self._opener(folder, **options)
+        memory = self._opener(folder, **options)
+        self._opened = None if memory.path is None else (memory.path.absolute(), memory)
+        return memory
 
     def _facts(self) -> dict[str, Any]:
         now = time.monotonic()

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from cmt_sdk.errors import CMTError, ModelMismatch
 from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
 from cmt_sdk.text.rendering import render_passage
-from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Passage
+from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Passage, is_poor
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,17 @@ BATCH = 16  # passages compressed together
 LOOKAHEAD = 64  # oldest pending passages from which a batch of like length is chosen
 PATIENCE = 60.0  # seconds to wait for another process that compresses the same passages
 RETRY = 0.05  # seconds between two looks at passages that another process compresses
+QUIET = 1.0  # seconds without a question before what was read from its text is compressed
+MOST_COLD = 64  # passages read from their text that are remembered to be compressed
 
 
 @dataclass
 class PassageEncoder:
     """Compresses the passages of one store with one engine. Calls that use the model hold `lock`.
+
+    A cold passage has no compressed form: it was dropped to hold the budget. It is read from its
+    text, and compressed behind the answer. What waits for that is noted in RAM alone: where the
+    process ends before, the passage stays cold.
 
     Attributes:
         memory_budget: bytes of compressed passages to keep on disk; 0 keeps all.
@@ -40,6 +47,9 @@ class PassageEncoder:
     memory_budget: int = 0
     lock: PriorityLock | NoModel = field(default_factory=PriorityLock)
     _dimension: int = 0  # of embeddings; 0 until `accepts` first needs it
+    _cold: dict[int, None] = field(default_factory=dict)  # ids to compress, the one read last last
+    # ids that are read from their text, as the compressed form is poor or larger than the budget
+    _kept_cold: set[int] = field(default_factory=set)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -85,38 +95,98 @@ class PassageEncoder:
         """
         return self.store.load(passage_ids, self.fingerprint)
 
-    def compressed(
-        self, passages: Sequence[Passage], loaded: Mapping[int, CompressedPassage]
+    def readable(
+        self, passages: Sequence[Passage], loaded: MutableMapping[int, CompressedPassage]
     ) -> list[CompressedPassage]:
-        """Return the compressed passages, in the order of the given ones.
+        """Return passages as the reader takes them, in the order given.
 
-        A passage whose compressed form is not stored is compressed now, and stored unless the store
-        is read-only.
+        One whose compressed form is not stored, because it was dropped, is damaged or was not made
+        yet, is read from its text at once, uncompressed.
 
         Args:
             passages: the passages to read.
-            loaded: those that are loaded already, by passage id.
+            loaded: those that are known already, by passage id; those that are not are added.
 
         Raises:
             ModelMismatch: another model made one of them.
+            InvalidInput: those without a compressed form are longer than the model's context.
         """
-        known = {p.id: loaded[p.id] for p in passages if p.id in loaded}
-        if absent := [p.id for p in passages if p.id not in known]:
-            known |= self.load(absent)
-        missing = [p for p in passages if p.id not in known]
-        if missing:
-            compress = self._compress if self.store.read_only else self.compress_passages
-            known |= {i: made.compressed for i, made in compress(missing).items()}
-        return [known[p.id] for p in passages]
+        if absent := [p.id for p in passages if p.id not in loaded]:
+            loaded.update(self.load(absent))
+        if cold := [p for p in passages if p.id not in loaded]:
+            with self.lock:
+                made = self.engine.uncompressed([render_passage(p) for p in cold])
+                self.note_cold([p.id for p in cold])
+            loaded.update(zip((p.id for p in cold), made, strict=True))
+        return [loaded[p.id] for p in passages]
+
+    def note_cold(self, passage_ids: Sequence[int]) -> None:
+        """Note passages that were read from their text, for `compress_cold`; the lock is held."""
+        if self.store.read_only:
+            return
+        for passage in set(passage_ids) - self._kept_cold:
+            self._cold.pop(passage, None)
+            self._cold[passage] = None
+        for passage in list(self._cold)[:-MOST_COLD]:
+            self._cold.pop(passage, None)
+
+    @property
+    def cold_read(self) -> list[int]:
+        """The ids of passages that were read from their text and wait to be compressed, the one
+        that was read last last.
+        """
+        return list(self._cold)
+
+    def compress_cold(self, stop: Callable[[], bool]) -> None:
+        """Compress the passages that were lately read from their text, the latest first, as far as
+        they fit the budget together; each once no question was asked for QUIET seconds.
+
+        Args:
+            stop: called between passages; True ends the work early.
+        """
+        room = float(self.memory_budget or inf)
+        while self._cold and not stop():
+            with self.lock.after_others(stop, QUIET):
+                if stop():
+                    return
+                number, _ = self._cold.popitem()
+                found = self.store.passages([number])  # none where it was taken out meanwhile
+                if found and not self.load([number]):  # else another process has compressed it
+                    room -= self._compress_cold(found[number][0], room)
+                if room < 0:  # more would drop what was compressed just now
+                    self._cold.clear()
+
+    def _compress_cold(self, passage: Passage, room: float) -> float:
+        """Compress a cold passage, and store it if it fits `room` bytes; return its bytes.
+
+        Where there is a budget, one whose compressed form is poor, or larger than the budget, stays
+        cold.
+        """
+        made = self._compress([passage])[passage.id]
+        size = made.compressed.nbytes
+        if self.memory_budget and (size > self.memory_budget or is_poor(made.fidelity)):
+            self._kept_cold.add(passage.id)
+            return 0.0
+        if size <= room:
+            self._save({passage.id: made})
+        return size
 
     def compress_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
         """Compress passages and store the results; return them by passage id."""
         with self.lock:
             encoded = self._compress(passages)
-            self.store.save(encoded, self.engine.compressor.fingerprint)
-        if self.memory_budget:
-            self.store.evict(self.memory_budget)
+            self._save(encoded)
         return encoded
+
+    def _save(self, encoded: Mapping[int, Encoded]) -> None:
+        with self.lock:
+            self.store.save(encoded, self.engine.compressor.fingerprint)
+        self.hold_budget()
+
+    def hold_budget(self) -> None:
+        """Drop compressed passages until the others fit the budget."""
+        if self.memory_budget and not self.store.read_only:
+            self.store.evict(self.memory_budget)
 
     def _compress(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
         """Compress passages; return the results by passage id."""

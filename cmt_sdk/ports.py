@@ -156,6 +156,16 @@ class Engine(Protocol):
     def reader(self) -> Reader:
         """The reader; loads the model."""
 
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """Return passages that have no compressed form as the reader takes them, from one forward
+        pass over each: nothing is left out and nothing is encoded. Loads the model.
+
+        They are for one question, and never stored.
+
+        Raises:
+            InvalidInput: Together they are longer than the model's context.
+        """
+
     @property
     def state_reader(self) -> StateReader:
         """Reads the states on which probes are fitted; loads the model."""

@@ -275,6 +275,7 @@ class StatsValue(ResponseValue):
     versions: int
     passages: int
     pending: int
+    compressed: int
     cold: int
     tokens: int
     text_bytes: int

@@ -19,15 +19,10 @@ from cmt_sdk.text.provenance import Trace, first_of, repeats, trace_answer, trus
 from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
-from cmt_sdk.types import Copied, Match, Passage, Piece, Prompt, Usage
+from cmt_sdk.types import Copied, Match, Passage, Piece, Prompt, Usage, is_poor
 from cmt_sdk.understanding import newest
 
 CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look the text up
-# Below this fidelity the text of a passage is read in place of its compressed form. Over 80
-# passages with three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %:
-# 0.02 to 0.17) between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of passages that
-# keep a quarter 4 in 100 lie below, of those that keep an eighth 46.
-MIN_FIDELITY = 0.9
 # If the answer's passage fits the question worse than the best one by this many nats, the best one
 # is read again alone. Of 58 questions about 40 everyday notes 3 were, of 100
 # about SQuAD one (F1 there 64.7 to 65.7). Read again from 0 nats on, 7 and 7 were: F1 fell from
@@ -249,7 +244,7 @@ class Answerer:
         unsure answer. The answer from text stands if memory gave none, or a less probable one.
         """
         before, looked_up = None, list(matches[:1])
-        if _is_faithful(matches[0]):
+        if not is_poor(matches[0].passage.fidelity):
             before = self._read_and_check(ask, "memory", matches, times)
             if before.confidence >= CONFIDENT:
                 return before
@@ -272,9 +267,7 @@ class Answerer:
             prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)
         if kind == "memory":
             passage_encoder = self._retriever.passage_encoder
-            memories = timed(
-                times, "load", lambda: passage_encoder.compressed(passages, ask.loaded)
-            )
+            memories = timed(times, "load", lambda: passage_encoder.readable(passages, ask.loaded))
             prompt = replace(prompt, memories=memories, copied=self._copied(passages))
         elif kind == "text":
             prompt = replace(prompt, texts=[render_passage(p) for p in passages])
@@ -336,11 +329,6 @@ def _has_several_short(matches: Sequence[Match]) -> bool:
 def _may_be_a_value(pieces: Sequence[str]) -> bool:
     """Whether the pieces of an answer so far are short enough to be the value of a short note."""
     return len(pieces) < VALUE_PIECES and len(words_of("".join(pieces))) < VALUE_WORDS
-
-
-def _is_faithful(match: Match) -> bool:
-    """False for a compressed passage that was measured and found poor."""
-    return match.passage.fidelity is None or match.passage.fidelity >= MIN_FIDELITY
 
 
 def traced_answer(

@@ -5,7 +5,7 @@ model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import wraps
@@ -89,11 +89,12 @@ class Ask:
         self,
         history: Sequence[Turn] | None = None,
         matches: Sequence[Match] = (),
-        loaded: Mapping[int, CompressedPassage] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> FoundAsk:
         """This question with what was found for it; `history` takes the place of its own."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        return FoundAsk(**(own | {"history": history}), matches=matches, loaded=loaded or {})
+        found = {} if loaded is None else loaded  # the same one: more is added to it
+        return FoundAsk(**(own | {"history": history}), matches=matches, loaded=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,12 @@ class FoundAsk(Ask):
 
     Attributes:
         matches: the passages to read, best first; superseded ones are marked.
-        loaded: the compressed passages that ranking loaded, by passage id, for the reader.
+        loaded: the passages that ranking loaded, by passage id, for the reader; it adds those that
+            it loads, or reads from their text.
     """
 
     matches: Sequence[Match] = ()
-    loaded: Mapping[int, CompressedPassage] = field(default_factory=dict, repr=False)
+    loaded: MutableMapping[int, CompressedPassage] = field(default_factory=dict, repr=False)
 
 
 class Stream:

@@ -20,6 +20,7 @@ from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, 
 from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import leading_within
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
+from cmt_sdk.system.background import Worker
 from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
 from cmt_sdk.types import Answer, CompressedPassage, Intent, Match, Prompt, Turn, Usage, Vector
 
@@ -32,9 +33,14 @@ class MemoryModel(Asking):
     """
 
     def __init__(
-        self, retriever: Retriever, settings: Settings, generator: ChatGenerator | None = None
+        self,
+        retriever: Retriever,
+        settings: Settings,
+        worker: Worker,
+        generator: ChatGenerator | None = None,
     ) -> None:
         self._retriever = retriever
+        self._worker = worker
         self._settings = settings
         self._answerer = Answerer(retriever, copy_margin=settings.copy_margin)
         self._writer = None if generator is None else Writer(generator)
@@ -156,6 +162,15 @@ class MemoryModel(Asking):
         return found
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
+        """The answer; behind it, passages that were read from their text are compressed."""
+        passage_encoder = self._retriever.passage_encoder
+        try:
+            yield from self._answered(ask)
+        finally:
+            if passage_encoder.cold_read:
+                self._worker.wake(passage_encoder.compress_cold)
+
+    def _answered(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
         found = ask.with_found(ask.history)
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
@@ -203,7 +218,8 @@ class MemoryModel(Asking):
         timed(times, "load", lambda: self._retriever.compress_missing(found))
         stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
         loaded: dict[int, CompressedPassage] = {}
-        found = timed(times, stage, lambda: self._retriever.rank(query, found, loaded))
+        read = 0 if self.generates or ask.reader == "text" else k  # else the text is read later
+        found = timed(times, stage, lambda: self._retriever.rank(query, found, loaded, read))
         about = found[0].about if found else None
         history = ask.history
         if found and history is not None:

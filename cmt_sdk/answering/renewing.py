@@ -128,7 +128,7 @@ class Renewer:
         if older.kind == "text":
             prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         else:
-            memories = self.retriever.passage_encoder.compressed(passages, ask.loaded)
+            memories = self.retriever.passage_encoder.readable(passages, ask.loaded)
             prompt = replace(prompt, memories=memories)
         try:
             before = self._answer_spans(prompt, older.holder.passage.content)

@@ -127,8 +127,8 @@ class Settings:
             token of them goes through the model. "soft" then copies from the best passage alone
             where that answers.
         passage_tokens: The longest passage, in tokens.
-        memory_budget: Bytes of compressed memory kept on disk; colder passages are encoded again
-            when needed. 0: no limit.
+        memory_budget: Bytes of compressed passages kept on disk; cold ones are read from their
+            text, and compressed behind the answer. 0: no limit.
         exact_limit: Vectors up to which search is exact; above, HNSW.
         max_document_bytes: The largest text that `add` takes, in UTF-8 bytes.
         generator: The address of an OpenAI-compatible server, up to /v1, whose model writes answers

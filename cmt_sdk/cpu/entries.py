@@ -20,6 +20,8 @@ from cmt_sdk.reading.codec import KIND as CODED
 from cmt_sdk.reading.codec import Codec, Entries
 from cmt_sdk.reading.codes import decoded
 from cmt_sdk.reading.places import kept_bits, places_of
+from cmt_sdk.reading.uncompressed import KIND as UNCOMPRESSED
+from cmt_sdk.reading.uncompressed import biases_of, entries_of, uncompressed
 from cmt_sdk.types import CompressedPassage
 
 Floats = NDArray[np.float32]
@@ -76,7 +78,7 @@ class Layout:
 
         Args:
             rows: The memories of each row, in the order in which they are read.
-            bias: Of the entries of all memories of a row but the last.
+            bias: Of the entries of all memories of a row but the last, if they are compressed.
         """
         s = self.shape
         heads = s.layers * s.kv_heads
@@ -91,14 +93,14 @@ class Layout:
         values = np.zeros_like(keys)
         biases = np.full(len(keys), -math.inf, np.float32)
         layer_of, head_of = np.divmod(np.arange(heads), s.kv_heads)
-        for b, (row, place) in enumerate(zip(entries, places, strict=True)):
+        for b, (memories, row, place) in enumerate(zip(rows, entries, places, strict=True)):
             starts = blocks[layer_of] + (b * s.kv_heads + head_of) * longest[layer_of]  # (heads,)
             first = (starts[:, None] + np.arange(self.prefix.length)).reshape(-1)
             keys[first] = self.prefix.keys.reshape(-1, s.head)
             values[first] = self.prefix.values.reshape(-1, s.head)
             biases[first] = 0.0
             targets = starts[place.row] + place.slot  # (n,), n entries of all memories of the row
-            biases[targets] = np.where(place.memory == len(row) - 1, 0.0, bias)
+            biases[targets] = biases_of(memories, bias)[place.memory]
             end = 0
             for memory in row:
                 start, end = end, end + int(memory.kept.sum())
@@ -119,11 +121,13 @@ class Layout:
         )
 
     def _decoded(self, memory: CompressedPassage) -> Entries | FourBitEntries:
-        """The entries of a memory, in the codes of a codec or of four bits.
+        """The entries of a memory: in the codes of a codec or of four bits, or not compressed.
 
         Raises:
             StorageDamaged: It is not one of this model.
         """
+        if memory.kind == UNCOMPRESSED:
+            return entries_of(memory)
         if self.codec is None or memory.kind != CODED:
             return FourBitEntries(memory)
         known = self._known.get(id(memory))
@@ -132,12 +136,25 @@ class Layout:
             weakref.finalize(memory, self._known.pop, id(memory), None)
         return known
 
-    def _rotated(self, keys: Floats, positions: NDArray[np.int64]) -> Floats:
-        """Keys [n, head_dim] at position 0, rotated to their positions [n]."""
+    def uncompressed(self, cache: Cache) -> CompressedPassage:
+        """The tokens that a cache of one row has taken in, as a passage with all its entries."""
+        s = self.shape
+        heads = s.layers * s.kv_heads
+        keys, values = (
+            np.concatenate([cache.past[f"{kind}{layer}"].numpy()[0] for layer in range(s.layers)])
+            for kind in ("past_key", "past_value")
+        )  # (heads, n, head_dim) each
+        positions = np.tile(np.arange(cache.read) + cache.starts[0], heads)
+        keys = self._rotated(keys.reshape(-1, s.head), positions, back=True)
+        return uncompressed(keys.reshape(values.shape), values)
+
+    def _rotated(self, keys: Floats, positions: NDArray[np.int64], *, back: bool = False) -> Floats:
+        """Keys [n, head_dim] at position 0, rotated to their positions [n]; or `back` to 0."""
         cos, sin = _rotation(self.shape)
         half = self.shape.head // 2
         a, b = keys[:, :half], keys[:, half:]
         c, s = cos.take(positions, axis=0), sin.take(positions, axis=0)
+        s = -s if back else s
         rotated = np.empty_like(keys)
         np.subtract(a * c, b * s, out=rotated[:, :half])
         np.add(b * c, a * s, out=rotated[:, half:])

@@ -55,6 +55,21 @@ class CPUReader:
             opened = self._opened(ids, self.layout.empty(), "bare")
         yield from decode(self.prompts, opened, max_tokens, began, prompt.copied)
 
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """See ports.Engine.
+
+        Raises:
+            InvalidInput: Together they are longer than the model's context.
+        """
+        ids = [self.prompts.passage_ids(text) for text in texts]
+        self._check_length(Prompt(""), sum(map(len, ids)))
+        return list(map(self._uncompressed, ids))
+
+    def _uncompressed(self, ids: list[int]) -> CompressedPassage:
+        cache = self.layout.cache([[]])
+        self._read_text(ids, cache)
+        return self.layout.uncompressed(cache)
+
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
@@ -115,9 +130,13 @@ class CPUReader:
         began = time.perf_counter()
         cache = self.layout.cache([prompt.memories], NON_BEST_BIAS)
         load_ms = 1000 * (time.perf_counter() - began)
-        for start in range(0, len(text), CHUNK):
-            self._read(text[start : start + CHUNK], cache, "encoder")
+        self._read_text(text, cache)
         return self._opened(ids, cache, "reader", len(text), load_ms), cache
+
+    def _read_text(self, ids: list[int], cache: Cache) -> None:
+        """Let the cache take the tokens of passages in, read as memories are made."""
+        for start in range(0, len(ids), CHUNK):
+            self._read(ids[start : start + CHUNK], cache, "encoder")
 
     def _opened(
         self, ids: list[int], cache: Cache, adapter: str, before: int = 0, load_ms: float = 0.0

@@ -21,7 +21,7 @@ from cmt_sdk.memory import stores
 from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.system.background import Worker
-from cmt_sdk.types import Fingerprint, Vector
+from cmt_sdk.types import CompressedPassage, Fingerprint, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cmt_sdk.neural.embedding import Matcher
     from cmt_sdk.neural.frozen import FrozenModel
     from cmt_sdk.neural.methods.base import CompressionMethod
+    from cmt_sdk.neural.reader import TorchReader
     from cmt_sdk.storage.postgres.store import PostgresStore
     from cmt_sdk.storage.store import SQLiteStore
     from cmt_sdk.weights.bundle import Bundle
@@ -423,8 +424,21 @@ class LocalEngine:
     @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""
-        if self._cpu is not None:
-            return self._cpu.reader
+        return self._torch_reader if self._cpu is None else self._cpu.reader
+
+    @cached_property
+    def _torch_reader(self) -> TorchReader:
         from cmt_sdk.neural.reader import TorchReader
 
         return TorchReader(self._frozen, self._method)
+
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """Passages for the reader, from their texts.
+
+        Where torch was loaded to compress, and the CPU has units for bf16, it takes a third of the
+        graph's time; loading it for this would take several times as long as the graph does.
+        """
+        has_fast_torch = "_loaded" in self.__dict__ and self._loaded.quantization == "bf16"
+        if self._cpu is None or has_fast_torch:
+            return self._torch_reader.uncompressed(texts)
+        return self._cpu.reader.uncompressed(texts)

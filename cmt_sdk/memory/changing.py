@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cmt_sdk.answering.asking import lists_parameters
-from cmt_sdk.errors import DocumentNotFound
+from cmt_sdk.errors import DocumentNotFound, StorageDenied
 from cmt_sdk.memory.lookup import Lookup
 from cmt_sdk.types import UNCHANGED, Document, Filter, Metadata, Progress, Unchanged
 
@@ -141,6 +141,32 @@ class Changing(Lookup):
             The number of passages.
         """
         return self._ingestor.compress(on_progress, stop)
+
+    @property
+    def cold_read(self) -> Sequence[int]:
+        """The ids of the passages that answers read from their text, under `memory_budget`, and
+        that are not compressed yet; also of a memory that was closed before.
+        """
+        return self._passage_encoder.cold_read
+
+    def compress_cold(self, passage_ids: Sequence[int]) -> None:
+        """Compress cold passages in the background, as it follows an answer that read them, once no
+        question was asked for a second.
+
+        For a program that opens a memory for each question: a later opening compresses the
+        `cold_read` of an earlier one.
+
+        Args:
+            passage_ids: The passages; those that are compressed or were taken out are left out.
+
+        Raises:
+            StorageDenied: The memory is read-only.
+        """
+        if self.read_only:
+            raise StorageDenied(f"{self.location} is read-only: nothing can be compressed there")
+        with self._passage_encoder.lock:
+            self._passage_encoder.note_cold(passage_ids)
+        self._worker.wake(self._passage_encoder.compress_cold)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the background compression, and raise what it raised.

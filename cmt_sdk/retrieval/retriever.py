@@ -203,8 +203,42 @@ class Retriever:
         question: str,
         candidates: Sequence[Candidate],
         loaded: MutableMapping[int, CompressedPassage] | None = None,
+        read: int = 0,
     ) -> list[Candidate]:
         """Order candidates by the log probability of the question after each, compressed.
+
+        That of a cold passage is not known. Those among the first `read` are read from their text,
+        which the answer does in any case, and these first ones are put in order once more.
+
+        Args:
+            question: as it was asked.
+            candidates: as `gather` returns them.
+            loaded: passages by passage id, as the reader takes them; those that ranking loads or
+                reads are added, for the reader.
+            read: how many of the first the answer reads; 0 where no answer follows.
+        """
+        loaded = {} if loaded is None else loaded
+        ranked = self._rank(question, candidates, loaded)
+        first = ranked[: min(read, self.rerank_depth)]
+        cold = [c.match.passage for c in first if c.match.likelihood is None]
+        if not cold or len(first) < 2:
+            return ranked
+        self.passage_encoder.readable(cold, loaded)
+        first = self._rank(question, sorted(first, key=lambda c: c.place), loaded)
+        lowest = first[-1].match.score  # scores fall along the result
+        rest = (
+            replace(c, match=replace(c.match, score=min(c.match.score, lowest)))
+            for c in ranked[len(first) :]
+        )
+        return [*first, *rest]
+
+    def _rank(
+        self,
+        question: str,
+        candidates: Sequence[Candidate],
+        loaded: MutableMapping[int, CompressedPassage],
+    ) -> list[Candidate]:
+        """Order candidates, best place first, as far as their likelihood is known.
 
         If the best candidate is the same with and without history, the order without history
         stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
@@ -213,12 +247,6 @@ class Retriever:
             Of the candidates B, C and A of `gather`, A and B were found alone. Reordered by
             likelihood, B leads among A and B, and among B, C and A: the result is B, A, C. If C led
             among the three, the result would be their order.
-
-        Args:
-            question: as it was asked.
-            candidates: as `gather` returns them.
-            loaded: compressed passages by passage id; those that ranking loads are added, for the
-                reader.
         """
         found_alone = sorted(
             (c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0

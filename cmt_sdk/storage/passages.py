@@ -30,7 +30,16 @@ from cmt_sdk.storage.rows import (
     sound_text,
 )
 from cmt_sdk.storage.transactions import Transactions
-from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Passage, Vector
+from cmt_sdk.types import (
+    MIN_FIDELITY,
+    CompressedPassage,
+    Document,
+    Encoded,
+    Filter,
+    Fingerprint,
+    Passage,
+    Vector,
+)
 from cmt_sdk.types.vectors import Embeddings
 
 # seconds before the time of reading is written again: a question should not cost a write each time
@@ -276,21 +285,25 @@ class Passages(Transactions):
         return int(gone)
 
     def evict(self, budget_bytes: int) -> int:
-        """Delete the compressed passages that were read longest ago until the rest fits
-        `budget_bytes`; embeddings stay. Return how many were deleted.
+        """Delete compressed passages until the rest fits `budget_bytes`; embeddings stay. Return
+        how many were deleted.
+
+        Those that were measured and found poor go first, then those that were read longest ago.
         """
+        size = text("SELECT sum(bytes) FROM memories")
+        poor = """passage_id IN (SELECT passage_id FROM memories
+            WHERE fidelity IS NOT NULL AND fidelity < :poor)"""  # read from the index by_fidelity
         gone = []
         with self._write() as db:
-            over = (
-                db.execute(text("SELECT sum(bytes) FROM memories")).scalar() or 0
-            ) - budget_bytes
-            for row in db.execute(
-                text("SELECT passage_id, bytes FROM memories ORDER BY last_read, passage_id")
-            ):
-                if over <= 0:
-                    break
-                gone.append(row.passage_id)
-                over -= row.bytes
+            over = (db.execute(size).scalar() or 0) - budget_bytes
+            for which in (poor, f"NOT ({poor})"):
+                sql = f"""SELECT passage_id, bytes FROM memories WHERE {which}
+                    ORDER BY last_read, passage_id"""
+                for row in db.execute(text(sql), {"poor": MIN_FIDELITY}):
+                    if over <= 0:
+                        break
+                    gone.append(row.passage_id)
+                    over -= row.bytes
             for some in chunks(gone):
                 db.exec_driver_sql(f"DELETE FROM memories WHERE passage_id IN ({some})")
         return len(gone)

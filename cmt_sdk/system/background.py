@@ -10,8 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 log = logging.getLogger(__name__)
+
+Job: TypeAlias = Callable[[Callable[[], bool]], object]
 
 # seconds without a question after which background work continues: an answer pauses between pieces
 QUIET = 0.1
@@ -57,11 +60,13 @@ class PriorityLock:
         self._lock.release()
 
     @contextmanager
-    def after_others(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
-        """Take the lock once no other thread has asked for it lately; at once where `stop` returns
-        True.
+    def after_others(
+        self, stop: Callable[[], bool] | None = None, quiet: float = QUIET
+    ) -> Iterator[None]:
+        """Take the lock once no other thread has asked for it for `quiet` seconds; at once where
+        `stop` returns True.
         """
-        self.give_way(PATIENCE, stop)
+        self.give_way(PATIENCE, stop, quiet)
         self._later.on = True
         try:
             with self:
@@ -69,30 +74,34 @@ class PriorityLock:
         finally:
             self._later.on = False
 
-    def give_way(self, longest: float, stop: Callable[[], bool] | None = None) -> None:
-        """Wait while other threads ask for the lock, at most `longest` seconds."""
+    def give_way(
+        self, longest: float, stop: Callable[[], bool] | None = None, quiet: float = QUIET
+    ) -> None:
+        """Wait while other threads ask for the lock, or asked in the last `quiet` seconds, at most
+        `longest` seconds.
+        """
         end = time.monotonic() + longest
-        while self._is_asked and time.monotonic() < end and not (stop and stop()):
+        while self._is_asked(quiet) and time.monotonic() < end and not (stop and stop()):
             time.sleep(TICK)
 
     @property
     def _is_later(self) -> bool:
         return getattr(self._later, "on", False)
 
-    @property
-    def _is_asked(self) -> bool:
+    def _is_asked(self, quiet: float) -> bool:
         return self._asking > 0 or (
-            self._asker is not threading.current_thread() and time.monotonic() - self._asked < QUIET
+            self._asker is not threading.current_thread() and time.monotonic() - self._asked < quiet
         )
 
 
 class Worker:
-    """Runs `job(stopping)` in a daemon thread after each `wake`; `job` returns early once
-    `stopping()` is true.
+    """Runs `job(stopping)` in a daemon thread after each `wake`, or the job that is given to it; a
+    job returns early once `stopping()` is true.
     """
 
-    def __init__(self, job: Callable[[Callable[[], bool]], object], name: str) -> None:
+    def __init__(self, job: Job, name: str) -> None:
         self._job = job
+        self._jobs: dict[Job, None] = {}  # those to run, in order
         self._name = name
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -102,11 +111,12 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def wake(self) -> None:
+    def wake(self, job: Job | None = None) -> None:
         """Request a run; one that is under way is followed by another."""
         with self._start:
             if self._stop.is_set():
                 return
+            self._jobs[job or self._job] = None
             self._idle.clear()
             self._wake.set()
             # there are no threads after a fork
@@ -137,23 +147,27 @@ class Worker:
 
     def close(self) -> None:
         """Stop after the batch under way."""
-        self._stop.set()
-        self._wake.set()
+        with self._start:
+            self._stop.set()
+            self._wake.set()
         if self._thread is not None:
             self._thread.join()
 
     def _loop(self) -> None:
         while True:
             self._wake.wait()
-            if self._stop.is_set():
-                self._idle.set()
-                return
-            self._wake.clear()
-            try:
-                self._job(self._stop.is_set)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, `wait` raises it, and the thread lives on
-                log.warning("%s stopped: %s", self._name, error)
-                self._error = error
+            with self._start:  # between the two lines below `close` would wake in vain
+                if self._stop.is_set():
+                    self._idle.set()
+                    return
+                self._wake.clear()
+                jobs, self._jobs = self._jobs, {}
+            for job in jobs:
+                try:
+                    job(self._stop.is_set)
+                except BaseException as error:  # noqa: BLE001 - whatever it is, `wait` raises it, and the thread lives on
+                    log.warning("%s stopped: %s", self._name, error)
+                    self._error = error
             with self._start:
                 if not self._wake.is_set():
                     self._idle.set()

@@ -85,7 +85,7 @@ class NoModel:
     def release(self) -> None:
         """Do nothing: `acquire` took no lock."""
 
-    def after_others(self, stop: object = None) -> NoModel:  # noqa: ARG002 - a lock's
+    def after_others(self, stop: object = None, quiet: float = 0.0) -> NoModel:  # noqa: ARG002 - a lock's
         """Return an object that raises ModelError when it is entered."""
         return self
 

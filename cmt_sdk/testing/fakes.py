@@ -49,6 +49,12 @@ def words(text: str) -> list[str]:
     return [w for w in re.findall(r"\w+", text.lower()) if len(w) > 2]
 
 
+def hidden(text: str) -> CompressedPassage:
+    """A text as a compressed passage of the fakes, which is not readable as text."""
+    held = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
+    return CompressedPassage("fake", len(text.split()), {"bytes": held})
+
+
 @dataclass
 class FakeCompressor:
     """Memories that hold the passage's own bytes; vectors that count hashed words."""
@@ -72,9 +78,7 @@ class FakeCompressor:
             if self.embedder
             else [self.embed_question(t) for t in texts]
         )
-        return [
-            Encoded(self._memory(t), vector) for t, vector in zip(texts, embeddings, strict=True)
-        ]
+        return [Encoded(hidden(t), vector) for t, vector in zip(texts, embeddings, strict=True)]
 
     def is_valid(self, memory: CompressedPassage) -> bool:
         """True where it holds a passage's bytes."""
@@ -82,11 +86,6 @@ class FakeCompressor:
         return (
             memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
         )
-
-    def _memory(self, text: str) -> CompressedPassage:
-        # a compressed passage is not readable as text
-        hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
-        return CompressedPassage("fake", len(text.split()), {"bytes": hidden})
 
     def embed_question(self, question: str) -> Vector:
         """A unit vector, shape [64], or the embedder's."""
@@ -107,8 +106,8 @@ class FakeReader:
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Stream the sentence in words, or the words for not knowing when nothing is shared."""
-        hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
-        texts = list(prompt.texts) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
+        held = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
+        texts = list(prompt.texts) or [bytes(h ^ np.uint8(0x55)).decode() for h in held]
         asked = set(words(prompt.question))
         sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+|\n", t)]
         best = max(
@@ -166,6 +165,12 @@ class FakeEngine:
     vector_weight: float = 1.0
     loaded: bool = True
     fork_safe: bool = True
+    read_at_once: list[str] = field(default_factory=list)
+
+    def uncompressed(self, texts: Sequence[str]) -> list[CompressedPassage]:
+        """As the fake compressor makes them. `read_at_once` records the texts."""
+        self.read_at_once += texts
+        return [hidden(text) for text in texts]
 
     def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Judge intents by the first word and the last sign alone.

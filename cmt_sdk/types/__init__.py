@@ -22,10 +22,12 @@ from cmt_sdk.types.answers import (
     Usage,
 )
 from cmt_sdk.types.compressed import (
+    MIN_FIDELITY,
     CompressedPassage,
     Encoded,
     Fingerprint,
     Vector,
+    is_poor,
 )
 from cmt_sdk.types.documents import (
     DATE_KEYS,
@@ -54,6 +56,7 @@ __all__ = [
     "DATE_KEYS",
     "DAYS",
     "ISO_DAY",
+    "MIN_FIDELITY",
     "READERS",
     "SEARCH_MODES",
     "UNCHANGED",
@@ -90,5 +93,6 @@ __all__ = [
     "Usage",
     "Vector",
     "Where",
+    "is_poor",
     "tail_of",
 ]

@@ -221,8 +221,9 @@ class Stats:
         versions: Versions of all documents.
         passages: Passages of current versions.
         pending: Passages that are not compressed yet.
-        cold: Passages whose compressed form was dropped for `memory_budget`; they are encoded again
-            when needed.
+        compressed: Passages with a compressed form; `memory_bytes` is their size.
+        cold: Passages whose compressed form was dropped for `memory_budget`; they are read from
+            their text.
         tokens: Tokens of all passages.
         text_bytes: UTF-8 bytes of all texts.
         memory_bytes: Bytes of all compressed passages.
@@ -235,6 +236,7 @@ class Stats:
     versions: int
     passages: int
     pending: int
+    compressed: int
     cold: int
     tokens: int
     text_bytes: int

@@ -30,6 +30,8 @@ from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Span
 from tests import postgres
 
 WORDS = ("apple", "boat", "cloud", "dune", "elm")
+POOR = 0.5
+FIDELITIES = {"apple": POOR, "boat": 0.95}  # of the words that are measured
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
     lambda words: " ".join(words) + "."
 )
@@ -52,23 +54,26 @@ def pieces(text: str, heading: str = "") -> list[Span]:
 
 @dataclass
 class Piece:
-    """A passage in the model: what its memory is made of, and whether it has one."""
+    """A passage in the model: what its memory is made of, whether it was encoded, and whether its
+    compressed form is there; one that was encoded and has none is cold.
+    """
 
     heading: str
     word: str
     ready: bool = False
+    held: bool = False
 
 
 def cut_again(before: list[Piece], text: str, heading: str) -> list[Piece]:
     """The pieces of a text; each of the same content, in order, brings along whether it is
-    ready.
+    ready and held.
     """
     left, after = list(before), []
     for word in re.findall(r"\w+", text):
         same = next((p for p in left if (p.heading, p.word) == (heading, word)), None)
         if same is not None:
             left.remove(same)
-        after.append(Piece(heading, word, same is not None and same.ready))
+        after.append(Piece(heading, word) if same is None else replace(same))
     return after
 
 
@@ -288,9 +293,46 @@ class Store(RuleBasedStateMachine):
         """Some of what waits is encoded."""
         batch = self.store.pending(limit)
         memory = CompressedPassage("fake", 1, {"bytes": np.zeros(3, np.uint8)})
-        self.store.save({p.id: Encoded(memory, key_of(p.text)) for p in batch}, FINGERPRINT)
+        made = {p.id: Encoded(memory, key_of(p.text), FIDELITIES.get(p.text)) for p in batch}
+        self.store.save(made, FINGERPRINT)
         for passage in batch:
-            self.pieces[passage.document_id][passage.ordinal].ready = True
+            piece = self.pieces[passage.document_id][passage.ordinal]
+            piece.ready = piece.held = True
+
+    @rule(most=st.integers(0, 4))
+    def evict(self, most) -> None:
+        """As many compressed forms stay as fit; poor ones go first."""
+        held = [p for pieces in self.pieces.values() for p in pieces if p.held]
+        size = self.store.stats().memory_bytes // max(1, len(held))
+        gone = self.store.evict(most * size)
+        assert gone == max(0, len(held) - most)
+        places = {
+            passage.id: piece
+            for name, pieces in self.pieces.items()
+            for passage, piece in zip(self.store.passages_of(name), pieces, strict=True)
+        }
+        left = self.store.load(list(places), FINGERPRINT)
+        for number, piece in places.items():
+            assert piece.held or number not in left
+            piece.held = number in left
+        poor = [p for p in held if FIDELITIES.get(p.word) == POOR]
+        assert sum(not p.held for p in poor) == min(gone, len(poor))
+
+    @precondition(lambda self: any(p.ready for pieces in self.pieces.values() for p in pieces))
+    @rule(data=st.data())
+    def compress_again(self, data) -> None:
+        """A cold passage, or one that is not, is stored once more."""
+        name = data.draw(
+            st.sampled_from(
+                [n for n, pieces in self.pieces.items() if any(p.ready for p in pieces)]
+            )
+        )
+        passages = zip(self.store.passages_of(name), self.pieces[name], strict=True)
+        passage, piece = next((p, piece) for p, piece in passages if piece.ready)
+        memory = CompressedPassage("fake", 1, {"bytes": np.zeros(3, np.uint8)})
+        made = Encoded(memory, key_of(passage.text), FIDELITIES.get(passage.text))
+        self.store.save({passage.id: made}, FINGERPRINT)
+        piece.held = True
 
     @rule(seconds=st.integers(1, 30))
     def wait(self, seconds) -> None:
@@ -350,6 +392,11 @@ class Store(RuleBasedStateMachine):
         assert (stats.documents, stats.versions) == (
             len(self.alive()),
             sum(map(len, self.known.values())),
+        )
+        every = [p for pieces in self.pieces.values() for p in pieces]
+        assert (stats.compressed, stats.cold) == (
+            sum(p.held for p in every),
+            sum(p.ready and not p.held for p in every),
         )
 
 

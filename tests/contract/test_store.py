@@ -22,7 +22,7 @@ from cmt_sdk.errors import (
 )
 from cmt_sdk.ports import Known, Store, VectorStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Document, Filter, Removed, Span
+from cmt_sdk.types import MIN_FIDELITY, Document, Filter, Removed, Span
 from cmt_sdk.types.vectors import ChangeCounters, Generation
 from tests.contract.stores import (
     GENOA,
@@ -805,6 +805,22 @@ def test_evict_drops_the_memories_read_longest_ago(store, clock):
     assert (store.stats().cold, len(stored_embeddings(store)), store.pending(9)) == (1, 3, [])
     assert store.evict(0) == 2
     assert store.stats().memory_bytes == 0
+
+
+def test_evict_drops_the_poor_memories_first(store, clock):
+    """However lately one was read; one that was not measured is none of them."""
+    put(store)
+    put(store, GENOA)
+    ids = [p.id for p in store.pending(9)]
+    for number, fidelity in zip(ids, (MIN_FIDELITY, None, MIN_FIDELITY - 0.01), strict=True):
+        store.save({number: replace(encoded(number), fidelity=fidelity)}, FINGERPRINT)
+        clock.time += timedelta(minutes=5)
+    size = store.stats().memory_bytes // 3
+    assert store.evict(2 * size) == 1
+    assert list(store.load(ids, FINGERPRINT)) == ids[:2]
+    assert store.evict(size) == 1
+    assert len(store.load(ids, FINGERPRINT)) == 1
+    assert (store.stats().compressed, store.stats().cold) == (1, 2)
 
 
 # -- full text -----------------------------------------------------------------------------------

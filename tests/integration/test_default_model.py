@@ -1,6 +1,7 @@
 """The real default model: documents added in one process answer in another, from memory alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,3 +107,17 @@ def test_without_memory_the_base_model_speaks(memory):
         "Quintela"
         not in memory.model.ask("Who is the director of the city museum?", reader="none").text
     )
+
+
+def test_cold_passages_answer_at_once_and_are_compressed_behind_the_answer(folder, tmp_path):
+    """By the graph, then by torch, which compressing has loaded: the same answer each time."""
+    shutil.copytree(folder, tmp_path / "copy")
+    question = "Where did the city museum move to?"
+    with cmt_sdk.open(tmp_path / "copy", memory_budget=10**7) as memory:
+        for _ in range(2):
+            memory._store.evict(0)
+            assert memory.stats().cold == len(FACTS)
+            assert "Lisbon" in memory.ask(question).text
+            assert memory.wait(120)
+            assert memory.stats().cold == 0
+        assert "Lisbon" in memory.ask(question).text

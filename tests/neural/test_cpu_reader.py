@@ -116,6 +116,40 @@ def test_both_score_questions_and_spans_alike(pair):
     assert graph.reader.answer_spans(Prompt(QUESTION, memories=made), "", []) == []
 
 
+def test_both_read_uncompressed_passages_alike(pair):
+    """Among compressed ones, in any order; alone one is read as its text is, and neither leaves
+    anything out.
+    """
+    engine, graph = pair
+    made = memories(engine)
+    theirs, mine = engine.reader.uncompressed(TEXTS), graph.reader.uncompressed(TEXTS)
+    for a, b in zip(theirs, mine, strict=True):
+        assert (a.kind, a.tokens) == (b.kind, b.tokens)
+        for name in a.arrays:
+            assert b.arrays[name] == pytest.approx(a.arrays[name], abs=1e-3)
+    mixed = [Prompt(QUESTION, memories=[found[0], made[1], found[2]]) for found in (theirs, mine)]
+    expected = answer(engine.reader, mixed[0])
+    found = answer(graph.reader, mixed[1])
+    assert found[0] == expected[0]
+    assert found[1].confidence == pytest.approx(expected[1].confidence, abs=1e-4)
+    alone = answer(graph.reader, Prompt(QUESTION, memories=mine[:1]))
+    text = answer(graph.reader, Prompt(QUESTION, texts=TEXTS[:1]))
+    assert alone[0] == text[0]
+    assert alone[1].confidence == pytest.approx(text[1].confidence, abs=1e-3)
+    scores = np.array(engine.reader.word_likelihoods(QUESTION, theirs))
+    assert np.array(graph.reader.word_likelihoods(QUESTION, mine)) == pytest.approx(
+        scores, abs=1e-3
+    )
+    assert graph.reader.uncompressed([]) == engine.reader.uncompressed([]) == []
+
+
+def test_passages_beyond_the_context_are_not_read(pair):
+    """They are refused before the first of them is read."""
+    for reader in (part.reader for part in pair):
+        with pytest.raises(InvalidInput, match="context holds"):
+            reader.uncompressed(["one two three " * 1_000] * 3)
+
+
 def test_both_embed_questions_and_read_states_alike(pair):
     """One space for passages, which torch embeds, and questions."""
     engine, graph = pair

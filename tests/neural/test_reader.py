@@ -142,6 +142,15 @@ def test_a_prompt_over_the_context_is_refused():
         answer(TorchReader(lm, KVMethod(lm, Rotary(lm.model))), Prompt("Where?", texts=[TEXT * 9]))
 
 
+def test_an_uncompressed_soft_passage_is_its_memory(lm):
+    """One pass over half the layers makes it: there is nothing to leave out."""
+    reader = TorchReader(lm, SoftMethod(lm, 4))
+    (made,), (memory,) = reader.uncompressed([TEXT]), reader.method.compress([TEXT])
+    assert made.kind == memory.kind
+    for name, array in memory.arrays.items():
+        assert (made.arrays[name] == array).all()
+
+
 def test_soft_memories_are_read(lm):
     """Soft tokens take the place of words: a passage costs a quarter of its tokens."""
     method = SoftMethod(lm, 4)

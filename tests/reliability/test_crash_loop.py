@@ -23,7 +23,7 @@ from cmt_sdk.storage.driver import connect
 from cmt_sdk.storage.encryption import key_of
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
-from tests.reliability.victims import OTHER, Silent, Zygote, open_with
+from tests.reliability.victims import MOVE_BUDGET, OTHER, Silent, Zygote, open_with
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does"
@@ -295,6 +295,19 @@ def after_recode(folder: Path, _: Path) -> None:
     holds(folder, codec=OTHER)
 
 
+def after_move(folder: Path, _: Path) -> None:
+    """Every passage is compressed or cold, is read, and the budget holds again."""
+    with open_with(folder, memory_budget=MOVE_BUDGET) as memory:
+        stats = memory.stats()
+        assert (stats.pending, stats.compressed + stats.cold) == (0, stats.passages)
+        for name in ("7", "39"):
+            assert memory.ask(f"word{int(name):04}", k=1).sources[0].document_id == name
+        assert memory.wait(60)
+        memory.compress()
+        assert memory.stats().memory_bytes <= MOVE_BUDGET
+    holds(folder)
+
+
 def after_backup(folder: Path, tmp_path: Path) -> None:
     """The copy under its name is whole."""
     (tmp_path / "restored").mkdir()
@@ -366,6 +379,7 @@ AFTER: dict[str, Callable[[Path, Path], None]] = {
     "import": after_import,
     "reencode": after_reencode,
     "recode": after_recode,
+    "move": after_move,
     "backup": after_backup,
     "repair": after_repair,
     "follow": after_follow,

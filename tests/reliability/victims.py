@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 OTHER = "another-encoder"
+MOVE_BUDGET = 3_000  # bytes: about a third of the passages of a filled folder
 
 
 class Notes:
@@ -49,12 +50,13 @@ def open_with(folder: Path, encoder: str = "", codec: str = "", **settings: Any)
 def churn(order: dict[str, Any], note: Notes) -> None:
     """Add, update, delete and forget at random, saying what begins and what is done."""
     chance = random.Random(order["seed"])
-    with open_with(Path(order["folder"]), exact_limit=20) as memory:
+    budget = 2_000 if order["seed"] % 2 else 0  # bytes: a dozen passages
+    with open_with(Path(order["folder"]), exact_limit=20, memory_budget=budget) as memory:
         known = list(memory.ids())
         note(done="open")
         while True:
             kind = (
-                chance.choices(["add", "update", "delete", "forget"], [50, 30, 15, 4])[0]
+                chance.choices(["add", "update", "delete", "forget", "ask"], [50, 30, 15, 4, 20])[0]
                 if known
                 else "add"
             )
@@ -62,6 +64,9 @@ def churn(order: dict[str, Any], note: Notes) -> None:
             text = (
                 f"Fact {uuid.uuid4().hex} about the museum. It has {chance.randrange(10**9)} rooms."
             )
+            if kind == "ask":  # cold passages are compressed behind the answer
+                memory.ask(memory.get(name).text.split()[1], k=2)
+                continue
             if kind == "add":
                 note(begin=kind, text=text)
                 name = memory.add(text, wait=chance.random() < 0.7).id
@@ -132,6 +137,17 @@ def recode(order: dict[str, Any], note: Notes) -> None:
         note(done="recode")
 
 
+def move(order: dict[str, Any], note: Notes) -> None:
+    """Ask for one passage after another under a budget that holds a third of them, so that each is
+    compressed behind its answer, and another goes cold.
+    """
+    with open_with(Path(order["folder"]), memory_budget=MOVE_BUDGET) as memory:
+        for number in range(40):
+            memory.ask(f"word{number:04}", k=1)
+            memory.wait()
+        note(done="move")
+
+
 def backup(order: dict[str, Any], note: Notes) -> None:
     """Copy the database over the copy that is there."""
     with open_with(Path(order["folder"])) as memory:
@@ -189,6 +205,7 @@ JOBS = {
         import_,
         reencode,
         recode,
+        move,
         backup,
         repair,
         follow,
@@ -215,6 +232,9 @@ def serve() -> None:
     import cmt_sdk.storage.graph
     import cmt_sdk.storage.repair
     import cmt_sdk.testing.fakes  # noqa: F401 - imported once, for all forks
+    from cmt_sdk import encoding
+
+    encoding.QUIET = 0.0  # what is compressed behind an answer does not wait
 
     for line in sys.stdin:
         order = json.loads(line)

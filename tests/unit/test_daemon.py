@@ -492,6 +492,23 @@ def test_a_client_does_not_wait_for_ever_while_another_is_answered(cmt, environm
     client.communicate()
 
 
+def test_it_compresses_cold_passages_behind_the_answer(cmt, home, status):
+    """Once no client comes; the command itself waits for nothing."""
+    folder = home / "data" / "default"
+    with open_fake(folder) as memory:
+        memory.configure(memory_budget=200)
+        memory._store.evict(0)
+    assert LISBON in cmt("ask", QUESTION, "-k", "1").stdout
+    assert status()["running"]
+
+    def is_compressed() -> bool:
+        with open_fake(folder) as memory:
+            return memory.stats().compressed == 1
+
+    until(is_compressed)
+    assert LISBON in cmt("ask", QUESTION, "-k", "1").stdout
+
+
 def test_it_waits_its_turn(cmt, environment, status):
     """Behind an answer that is soon complete."""
     client = slow_client(environment, seconds="0.5")

@@ -96,7 +96,7 @@ class Scripted:
 
     def stats(self) -> Stats:
         """Made-up numbers."""
-        return Stats(5, 5, 5, 0, 0, 100, 500, 10_000, 20_000, "exact", "scripted")
+        return Stats(5, 5, 5, 0, 5, 0, 100, 500, 10_000, 20_000, "exact", "scripted")
 
     def ask(self, question: str, **options: Any) -> Answer:
         """The scripted answer of the memory reader; "text" answers everything right, "none" knows

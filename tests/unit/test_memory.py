@@ -280,21 +280,6 @@ def test_another_process_that_encodes_with_another_model_is_noticed(tmp_path):
             memory.add(PORTO)
 
 
-def test_cold_memories_are_encoded_again(tmp_path):
-    """Over the byte budget the memories read longest ago go; a question brings them back."""
-    engine = FakeEngine()
-    with open_fake(tmp_path / "notes", engine, memory_budget=200) as memory:
-        memory.add_many([LISBON, "The harbour of Genoa opens at nine."])
-        assert memory.stats().cold == 1
-        engine.compressor.compressed.clear()
-        texts = {
-            memory.model.ask(q, k=1).text
-            for q in ("Where did the museum move?", "When opens the harbour?")
-        }
-        assert texts == {LISBON, "The harbour of Genoa opens at nine."}
-        assert engine.compressor.compressed
-
-
 def test_another_model_is_refused_with_the_remedy(tmp_path):
     """Both models and the command are named; after reencode the memory answers again, and a cut-off
     one resumes.

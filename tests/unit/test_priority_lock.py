@@ -83,7 +83,7 @@ def test_work_is_not_put_off_for_ever(turns, monkeypatch):
     assert time.monotonic() - began >= 0.02
     monkeypatch.setattr(background, "PATIENCE", 0.0)
     with turns.after_others():
-        assert turns._is_asked  # it has the lock though its wait has not ended
+        assert turns._is_asked(background.QUIET)  # it has the lock though its wait has not ended
 
 
 def test_one_thread_takes_it_several_times(turns):

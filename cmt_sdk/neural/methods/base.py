@@ -75,6 +75,12 @@ class CompressionMethod(Protocol):
             InvalidInput: The model cannot hold a passage.
         """
 
+    def uncompressed(self, passages: Sequence[str]) -> list[CompressedPassage]:
+        """Passages as `cache` takes them, for one question: with all that the model makes of them
+        in one forward pass, where the method can lay that out among its memories.
+        """
+        return self.compress(passages)
+
     def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether a memory from an archive or another database is complete, and one of this model
         and method: its checksum alone does not show that.

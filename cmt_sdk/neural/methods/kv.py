@@ -25,7 +25,7 @@ L * KV.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,8 @@ from cmt_sdk.reading.codec import KIND as CODED
 from cmt_sdk.reading.codec import Codec, Entries
 from cmt_sdk.reading.limits import MAX_PASSAGE_TOKENS
 from cmt_sdk.reading.places import kept_bits, places_of
+from cmt_sdk.reading.uncompressed import KIND as UNCOMPRESSED
+from cmt_sdk.reading.uncompressed import biases_of, entries_of, uncompressed
 from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
 
@@ -132,6 +134,27 @@ class KVMethod(CompressionMethod):
             else:
                 memories.append(_packed(own_keys, own_values, kept))
         return memories
+
+    @torch.inference_mode()
+    def uncompressed(self, passages: Sequence[str]) -> list[CompressedPassage]:
+        """See CompressionMethod.uncompressed: every entry, as the model computes it."""
+        ids = [self.lm.passage_ids(passage) for passage in passages]
+        complete = replace(self, keep=1.0, gates=None)  # scores no entry
+        with self.lm.activate("encoder"):
+            return in_batches(ids, complete._uncompressed_batch, batch_tokens(self.lm.device))
+
+    def _uncompressed_batch(self, ids: Sequence[list[int]]) -> list[CompressedPassage]:
+        keys, values, _ = self.encode(ids)
+        rows = keys.shape[1] * keys.shape[2]
+        return [
+            uncompressed(
+                *(
+                    part[row, :, :, :length].reshape(rows, length, -1).float().cpu().numpy()
+                    for part in (keys, values)
+                )
+            )
+            for row, length in enumerate(map(len, ids))
+        ]
 
     def chosen(self, scores: Tensor | None, length: int) -> Tensor:
         """The entries of a passage that are kept, bool [layers, kv_heads, length].
@@ -262,9 +285,9 @@ class KVMethod(CompressionMethod):
             flat[0].index_copy_(0, targets, keys.to(self.lm.dtype))
             flat[1].index_copy_(0, targets, found.to(device, self.lm.dtype))
 
-        is_best = as_tensor(places.memory == len(memories) - 1)  # (n,)
+        each = as_tensor(biases_of(memories, bias)[places.memory])  # (n,)
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
-        biases[targets] = torch.where(is_best, 0.0, bias).to(device, self.lm.dtype)
+        biases[targets] = each.to(device, self.lm.dtype)
         layer_biases = biases_by_layer(biases, places.per_row, lengths, entries, kv_heads)
 
         blocks = blocks_by_layer(flat, lengths, kv_heads)  # by layer: (2, KV, padded + room, d)
@@ -276,11 +299,13 @@ class KVMethod(CompressionMethod):
         return MemoryCache(keys_by_layer, values_by_layer, layer_biases, [places.end], room)
 
     def _decoded(self, memory: CompressedPassage) -> Entries:
-        """The entries of a memory, in the codes of a codec or of four bits.
+        """The entries of a memory: in the codes of a codec or of four bits, or not compressed.
 
         Raises:
             StorageDamaged: It is not one of this model.
         """
+        if memory.kind == UNCOMPRESSED:
+            return entries_of(memory)
         if self.codec is not None and memory.kind == CODED:
             return self.codec.decode(memory)
         kept = kept_bits(memory)  # (rows, tokens)

@@ -20,7 +20,7 @@ from cmt_sdk.storage.blob import pack
 from cmt_sdk.storage.passages import Passages, memory_of
 from cmt_sdk.storage.postgres.connection import Server
 from cmt_sdk.storage.rows import fingerprint_of
-from cmt_sdk.types import Encoded, Filter, Fingerprint, Vector
+from cmt_sdk.types import MIN_FIDELITY, Encoded, Filter, Fingerprint, Vector
 from cmt_sdk.types.vectors import Embeddings
 
 LEASE_S = 300  # seconds that a claim lasts where its process has died
@@ -199,15 +199,19 @@ class PostgresPassages(Passages, Server):
         return int(gone)
 
     def evict(self, budget_bytes: int) -> int:
-        """Delete the compressed passages that were read longest ago until the rest fits
-        `budget_bytes`; embeddings stay. Return how many were deleted.
+        """Delete compressed passages until the rest fits `budget_bytes`; embeddings stay. Return
+        how many were deleted.
+
+        Those that were measured and found poor go first, then those that were read longest ago.
         """
         sql = """WITH kept AS (SELECT passage_id,
-                sum(bytes) OVER (ORDER BY last_read DESC, passage_id DESC) AS bytes FROM memories)
+                sum(bytes) OVER (ORDER BY coalesce(fidelity < :poor, false), last_read DESC,
+                    passage_id DESC) AS bytes FROM memories)
             DELETE FROM memories WHERE passage_id IN
                 (SELECT passage_id FROM kept WHERE bytes > :budget)"""
+        values = {"budget": budget_bytes, "poor": MIN_FIDELITY}
         with self._write_if_free() as db:
-            return int(db.execute(text(sql), {"budget": budget_bytes}).rowcount)
+            return int(db.execute(text(sql), values).rowcount)
 
 
 SAVING = (

@@ -44,6 +44,7 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
             (SELECT count(*) FROM passages) AS passages,
             (SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
                 JOIN documents d ON d.key = p.document_key WHERE {ALIVE}) AS pending,
+            (SELECT count(*) FROM memories) AS compressed,
             (SELECT count(*) FROM vectors v WHERE NOT EXISTS
                 (SELECT 1 FROM memories m WHERE m.passage_id = v.passage_id)) AS cold,
             (SELECT coalesce(sum(tokens), 0) FROM passages) AS tokens,
