@@ -2,6 +2,7 @@
 model.
 """
 
+import math
 import threading
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ from cmt_sdk import encoding
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 from cmt_sdk.text.prompt_messages import UNKNOWN
-from cmt_sdk.types import MIN_FIDELITY, Piece, Usage
+from cmt_sdk.types import MIN_FIDELITY, Copied, Piece, Usage
 
 FACTS = [
     "The museum moved to Lisbon in 2019.",
@@ -274,20 +275,24 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "reader", "copies"),
+    ("settings", "reader", "margin"),
     [
-        ({}, "memory", False),
-        ({"copy": "on"}, "memory", True),
-        ({"copy": "on"}, "text", False),
-        ({"copy": "on"}, "none", False),
-        ({"compressor": "soft"}, "memory", True),
-        ({"compressor": "soft", "copy": "off"}, "memory", False),
+        ({}, "memory", 2.0),
+        ({}, "text", None),
+        ({"copy": "off"}, "memory", None),
+        ({"copy": "on"}, "memory", math.inf),
+        ({"copy": "on"}, "text", None),
+        ({"copy": "on"}, "none", None),
+        ({"compressor": "soft"}, "memory", math.inf),
+        ({"compressor": "soft", "copy": "off"}, "memory", None),
     ],
 )
 def test_answers_are_copied_where_the_setting_or_the_method_says(
-    tmp_path, settings, reader, copies
+    tmp_path, settings, reader, margin
 ):
-    """The reader gets the texts to copy from with the compressed passages alone."""
+    """The reader gets the texts to copy from, and how strictly, with the compressed passages
+    alone.
+    """
     seen = []
 
     class Reader(FakeReader):
@@ -295,7 +300,7 @@ def test_answers_are_copied_where_the_setting_or_the_method_says(
 
         def read(self, prompt, max_tokens):
             """Remember the prompt."""
-            seen.append(list(prompt.copied))
+            seen.append(prompt.copied)
             return super().read(prompt, max_tokens)
 
     engine = FakeEngine.of(compressor=settings.get("compressor", "kv"))
@@ -303,7 +308,8 @@ def test_answers_are_copied_where_the_setting_or_the_method_says(
     with open_fake(tmp_path, engine=engine, **settings) as memory:
         memory.add("The museum moved to Lisbon in 2019.", metadata={"title": "Trips"})
         memory.ask("Where did the museum move in 2019?", reader=reader)
-    assert seen == [["Trips\nThe museum moved to Lisbon in 2019."] if copies else []]
+    texts = ["Trips\nThe museum moved to Lisbon in 2019."]
+    assert seen == [None if margin is None else Copied(texts, margin)]
 
 
 @pytest.mark.parametrize(
