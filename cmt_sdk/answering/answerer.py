@@ -19,7 +19,7 @@ from cmt_sdk.text.provenance import Trace, first_of, repeats, trace_answer, trus
 from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
-from cmt_sdk.types import Copied, Match, Passage, Piece, Prompt, Usage, is_poor
+from cmt_sdk.types import CopiedTexts, Match, Passage, Piece, Prompt, Usage, is_poor
 from cmt_sdk.understanding import newest
 
 CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look the text up
@@ -76,7 +76,7 @@ class Answerer:
     Args:
         retriever: Finds passages; its engine reads.
         copy_margin: An answer from compressed passages is copied from their texts, which are
-            looked up for output only, within this margin in nats (types.Copied); None: it is
+            looked up for output only, within this margin in nats (types.CopiedTexts); None: it is
             free.
     """
 
@@ -273,10 +273,10 @@ class Answerer:
             prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         yield from self.pieces(prompt, ask.max_tokens)
 
-    def _copied(self, passages: Sequence[Passage]) -> Copied | None:
+    def _copied(self, passages: Sequence[Passage]) -> CopiedTexts | None:
         if self._copy_margin is None:
             return None
-        return Copied([legible(p.content) for p in passages], self._copy_margin)
+        return CopiedTexts([legible(p.content) for p in passages], self._copy_margin)
 
     def pieces(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """The pieces of one reading; the last one has its usage.

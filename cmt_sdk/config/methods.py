@@ -54,7 +54,7 @@ class MethodInfo:
             that find passages.
         has_graph: Whether the package `cpu` reads its passages too, with onnxruntime.
         copy_margin: Where the settings do not say, answers are copied from the texts within this
-            margin in nats (types.Copied); None: they are not. For `kv`, 600 questions of
+            margin in nats (types.CopiedTexts); None: they are not. For `kv`, 600 questions of
             squad_dev_tail with their own passage, paired with a free answer: within 2 nats F1 +0.8
             (95 % interval -0.1 to +1.8), exact +1.7 (+0.7 to +2.8); always F1 +0.7 (-0.3 to +1.8),
             exact +2.0 (+0.8 to +3.3), but then no answer has words of its own.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cmt_sdk.reading.copying import Copying
 from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.text.prompt_tokens import Prompts
-from cmt_sdk.types import Copied, Piece, Usage
+from cmt_sdk.types import CopiedTexts, Piece, Usage
 
 Logits: TypeAlias = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ def decode(
     prompt: OpenPrompt,
     max_tokens: int,
     began: float,
-    copied: Copied | None = None,
+    copied: CopiedTexts | None = None,
 ) -> Iterator[Piece]:
     """Read the question and write the answer, greedily.
 

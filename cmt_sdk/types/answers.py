@@ -234,7 +234,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedTexts:
     """What an answer is copied from, word for word.
 
     Attributes:
@@ -267,7 +267,7 @@ class Prompt:
     texts: Sequence[str] = ()
     notes: bool = True
     talk: bool = False
-    copied: Copied | None = None
+    copied: CopiedTexts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cmt_sdk.memory.preparing import check_model, prepare_model
 from cmt_sdk.reading.copying import REPLIES
 from cmt_sdk.testing.families import tiny_model
 from cmt_sdk.testing.tiny import save_tiny
-from cmt_sdk.types import Copied, Prompt, Turn
+from cmt_sdk.types import CopiedTexts, Prompt, Turn
 from cmt_sdk.weights.bundle import MANIFEST
 from cmt_sdk.weights.registry import MARKER, graphs_dir, model_info
 
@@ -73,7 +73,7 @@ def prompts(engine):
     yield Prompt(QUESTION, memories=[])
     yield Prompt(QUESTION, history, notes=False)
     yield Prompt("Hello", notes=False, talk=True)
-    yield Prompt(QUESTION, memories=memories(engine), copied=Copied(TEXTS))
+    yield Prompt(QUESTION, memories=memories(engine), copied=CopiedTexts(TEXTS))
 
 
 def test_both_write_the_same_answers(pair):
@@ -90,7 +90,7 @@ def test_both_write_the_same_answers(pair):
 def test_a_copied_answer_stands_in_a_text(pair):
     """Whatever the model wants to write."""
     engine, graph = pair
-    prompt = Prompt(QUESTION, memories=memories(engine), copied=Copied(TEXTS))
+    prompt = Prompt(QUESTION, memories=memories(engine), copied=CopiedTexts(TEXTS))
     for reader in (engine.reader, graph.reader):
         text, _ = answer(reader, prompt)
         assert text.strip()

@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from cmt_sdk.cpu.tokens import FilePrompts
 from cmt_sdk.reading.copying import REPLIES, Copying
 from cmt_sdk.reading.decoding import OpenPrompt, decode
-from cmt_sdk.types import Copied
+from cmt_sdk.types import CopiedTexts
 
 MUSEUM = (
     'The museum (Cardiff) moved to Lisbon in 2019; its "new" café costs $5.20, or 1,234 Kč. '
@@ -75,7 +75,7 @@ def copied(prompts, texts, logits, margin=math.inf):
     """The text of an answer that is read with these logits."""
     steps = chain(logits, repeat(np.zeros(500, np.float32)))
     prompt = OpenPrompt([0], lambda _: next(steps))
-    source = Copied(texts, margin) if texts else None
+    source = CopiedTexts(texts, margin) if texts else None
     pieces = list(decode(prompts, prompt, 40, time.perf_counter(), source))
     return "".join(piece.text for piece in pieces).strip()
 

@@ -12,7 +12,7 @@ from cmt_sdk import encoding
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 from cmt_sdk.text.prompt_messages import UNKNOWN
-from cmt_sdk.types import MIN_FIDELITY, Copied, Piece, Usage
+from cmt_sdk.types import MIN_FIDELITY, CopiedTexts, Piece, Usage
 
 FACTS = [
     "The museum moved to Lisbon in 2019.",
@@ -309,7 +309,7 @@ def test_answers_are_copied_where_the_setting_or_the_method_says(
         memory.add("The museum moved to Lisbon in 2019.", metadata={"title": "Trips"})
         memory.ask("Where did the museum move in 2019?", reader=reader)
     texts = ["Trips\nThe museum moved to Lisbon in 2019."]
-    assert seen == [None if margin is None else Copied(texts, margin)]
+    assert seen == [None if margin is None else CopiedTexts(texts, margin)]
 
 
 @pytest.mark.parametrize(
