@@ -96,11 +96,17 @@ def _compare_versions(
         if known is None:
             done.differs(f"the text of version {version.version} of {name} is missing")
             continue
-        exact = (known.id, known.version, known.updated_at)
-        if exact == (version.id, version.version, version.updated_at):
+        is_same = (known.id, known.version) == (version.id, version.version)
+        if is_same and not _is_later(known, version):
             changed = [f for f in FIELDS if getattr(known, f) != getattr(version, f)]
             if changed:
                 done.differs(f"{', '.join(changed)} of version {version.version} of {name} differ")
+
+
+def _is_later(known: Document, version: Document) -> bool:
+    """Return whether a version was changed again where it is known."""
+    times = known.updated_at, version.updated_at
+    return times[0] is not None and times[1] is not None and times[0] > times[1]
 
 
 def _compare_passages(

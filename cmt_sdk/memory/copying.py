@@ -139,11 +139,9 @@ class _Copy:
         if is_archive(self.source):
             _check_archive(Path(self.source))
         with self._opened_source() as source:
-            if self.verify or Memory.exists(self.target):
-                memory = self.opener(self.target, create=False)
-            else:
-                memory = self._made(source)
-            with memory:
+            if not self.verify:
+                self._make_target(source)
+            with self.opener(self.target, create=False) as memory:
                 return self._to_memory(source, memory)
 
     # -- the ends
@@ -169,19 +167,19 @@ class _Copy:
             makers = list(found.fingerprints.values())
             yield Source(str(path), contents, recorded, makers, found.documents)
 
-    def _made(self, source: Source) -> Memory:
-        """Make the target with the settings of the source; no model is needed for that, except to
-        split the texts of an archive.
+    def _make_target(self, source: Source) -> None:
+        """Make a target that is not there, with the settings of the source; no model is needed for
+        that, except to split the texts of an archive.
         """
         recorded = recording.portable(source.recorded)
         place = DatabaseAddress.of(self.target) or Path(self.target).expanduser()
-        encrypted = bool(source.memory and source.memory.encrypted)
-        if source.memory is None:
+        is_new = not Memory.exists(self.target)
+        if is_new and source.memory is None:
             lasting = asdict(recording.asked(recorded, {}))
             given = {name: lasting[name] for name in lasting if name in recorded}
             self.opener(self.target, create=True, **given).close()
-        make_store(place, recorded, encrypted=encrypted and isinstance(place, Path))
-        return self.opener(self.target, create=False)
+        encrypted = bool(is_new and source.memory and source.memory.encrypted)
+        make_store(place, recorded, is_new=is_new, encrypted=encrypted and isinstance(place, Path))
 
     # -- to an archive
 
@@ -283,15 +281,17 @@ class _Copy:
         rules = self._rules(source, target)
         if source.memory is None:
             self._check_proofs(source, rules)
-        progress = Progress()
         note_copies(source, self.source, target, self.target)  # before the first document is there
+        budget = target.settings.memory_budget
+        done = Progress()
         for progress in archive.merge(found, source.records, rules):
-            if target.settings.memory_budget:
-                target._store.evict(target.settings.memory_budget)
+            if budget and progress.compressed > done.compressed:
+                target._store.evict(budget)
+            done = progress
             stored = progress.added + progress.updated + progress.unchanged
             self.on_step("documents", stored, source.documents)
             self.on_step("compressed passages", progress.compressed, 0)
-        return progress
+        return done
 
     def _rules(self, source: Source, target: Memory) -> archive.ArchiveImport:
         ingestor, store = target._ingestor, target._store

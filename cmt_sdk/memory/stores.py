@@ -70,10 +70,10 @@ def in_database(
 
 
 def make_store(
-    path: Path | DatabaseAddress, settings: Mapping[str, Any], *, encrypted: bool
+    path: Path | DatabaseAddress, settings: Mapping[str, Any], *, is_new: bool, encrypted: bool
 ) -> None:
-    """Make the store of a copy in a folder or a database, with the settings of its source. No model
-    is needed.
+    """Make the store of a copy in a folder or a database. A new one gets the settings of the
+    source, and so does one without settings, which an interrupted copy left. No model is needed.
     """
 
     def need_nothing() -> None:
@@ -85,7 +85,8 @@ def make_store(
     else:
         store = in_folder(path, "", need_nothing, create=True, encrypted=encrypted)
     try:
-        store.set_settings(settings)
+        if is_new or not store.settings():
+            store.set_settings(settings)
     finally:
         store.close()
 

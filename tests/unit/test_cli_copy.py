@@ -44,9 +44,9 @@ def test_json_has_the_counts_and_the_exit_code_a_difference(cmt, notes):
     assert cmt.json("copy", "notes", "moved")["complete"] is True
     cmt("add", "--text", "Only here.", "-m", "notes")
     done = cmt.json("copy", "notes", "moved", "--verify", code=1)
-    assert (done["complete"], done["differences"]) == (False, 2)
+    assert (done["complete"], done["differences"]) == (False, 1)
     text = cmt("copy", "notes", "moved", "--verify", code=1).stdout
-    assert "2 differences\n  document " in text
+    assert "1 difference\n  document " in text
 
 
 def test_errors_have_their_exit_codes_and_remedies(cmt, notes, tmp_path):
