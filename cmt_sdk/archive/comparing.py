@@ -114,23 +114,29 @@ def _compare_passages(
 ) -> None:
     """Compare the compressed passages of one document."""
     document = passages[0].document
-    stored = found.store.passages_of(found.names.get(document, document))
-    contents = {passage.content for passage in passages}
-    wanted = [(made_of, p) for p in stored if (made_of := digest(p)) in contents]
-    here: dict[str, set[tuple[str, str]]] = {}
-    for _, made_of, (encoded, fingerprint) in encodings(found.store, wanted):
-        passage = ArchivedPassage(document, made_of, fingerprint, encoded)
-        here.setdefault(made_of, set()).add(_hashes(passage))
-    split = {made_of for made_of, _ in wanted}
+    wanted: dict[str, set[tuple[str, str]]] = {}
     for passage in passages:
-        done.passages += 1
-        what = f"the compressed passage {passage.content[:12]} of document {document!r:.60}"
-        if passage.content not in split:
-            done.differs(f"{what} has no passage: the text is split in another way")
-        elif passage.content not in here:
-            done.differs(f"{what} is missing")
-        elif fault := _fault(_hashes(passage), here[passage.content], may_be_cold):
-            done.differs(f"{what} {fault}")
+        wanted.setdefault(passage.content, set()).add(_hashes(passage))
+    done.passages += len(passages)
+    name = found.names.get(document, document)
+    there = [(digest(passage), passage) for passage in found.store.passages_of(name)]
+    chosen = [(made_of, passage) for made_of, passage in there if made_of in wanted]
+    faults = {passage.id: "is missing" for _, passage in chosen}
+    for passage, made_of, (encoded, fingerprint) in encodings(found.store, chosen):
+        here = _hashes(ArchivedPassage(document, made_of, fingerprint, encoded))
+        faults[passage.id] = _fault(here, wanted[made_of], may_be_cold)
+    named = [(made_of, faults[passage.id]) for made_of, passage in chosen]
+    split = {made_of for made_of, _ in chosen}
+    named += [
+        (made_of, "has no passage: the text is split in another way")
+        for made_of in wanted
+        if made_of not in split
+    ]
+    for made_of, fault in named:
+        if fault:
+            done.differs(
+                f"the compressed passage {made_of[:12]} of document {document!r:.60} {fault}"
+            )
 
 
 def compare(records: Records, others: Records, on_compared: OnCompared) -> Compared:
@@ -169,13 +175,17 @@ def _identity(passage: ArchivedPassage) -> tuple[str, str, str]:
     return passage.document, passage.content, passage.hash
 
 
-def _fault(wanted: tuple[str, str], here: set[tuple[str, str]], may_be_cold: bool) -> str:
-    """Return what is wrong with the stored forms of a passage; "" where one is right."""
-    embedding, whole = wanted
-    alike = {one for its, one in here if its == embedding}
-    if not whole or whole in alike:  # of a cold passage the embedding alone is stored
-        return "" if alike else "has another embedding"
-    return "" if may_be_cold and "" in alike else "is lost" if "" in alike else "has other bytes"
+def _fault(here: tuple[str, str], wanted: set[tuple[str, str]], may_be_cold: bool) -> str:
+    """Return what is wrong with a stored passage; "" where it is one of those that are wanted."""
+    embedding, whole = here
+    alike = {its for one, its in wanted if one == embedding}
+    if not alike:
+        return "has another embedding"
+    if whole in alike or "" in alike:  # of a cold passage the embedding alone is stored
+        return ""
+    if not whole:
+        return "" if may_be_cold else "is lost"
+    return "has other bytes"
 
 
 def _hashes(passage: ArchivedPassage) -> tuple[str, str]:

@@ -5,6 +5,7 @@ no documents.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -17,6 +18,7 @@ from cmt_sdk.storage.rows import sound_text
 from cmt_sdk.types.kept import KeptHashes
 
 ROW = "kept_out"
+log = logging.getLogger(__name__)
 
 
 class KeptOut(Recorded):
@@ -58,8 +60,14 @@ class KeptOut(Recorded):
         return True
 
     def _note_forgotten(self, db: Connection, document_ids: Iterable[str]) -> None:
-        """Record that these documents were forgotten, in the caller's transaction."""
-        kept = self._kept(db)
+        """Record that these documents were forgotten, in the caller's transaction. A damaged list
+        stays as it is: it must not prevent forgetting.
+        """
+        try:
+            kept = self._kept(db)
+        except StorageDamaged as error:
+            log.warning("%s", error)
+            return
         self._set_kept(db, kept, kept.hashes | {kept.of_document(name) for name in document_ids})
 
     def _set_kept(self, db: Connection, kept: KeptHashes, hashes: AbstractSet[str]) -> None:

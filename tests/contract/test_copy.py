@@ -275,7 +275,9 @@ def test_a_compressed_passage_that_is_lost_is_named(filled, copy, tmp_path):
     copy(filled, tmp_path / "b")
     with open_fake(tmp_path / "b") as memory:
         memory._store.evict(0)
-    assert "is lost" in copy(filled, tmp_path / "b").named[0]
+    done = copy(filled, tmp_path / "b")
+    assert done.differences == done.passages
+    assert "is lost" in done.named[0]
     with open_fake(tmp_path / "b") as memory:
         memory.configure(memory_budget=1)
     assert copy(filled, tmp_path / "b").complete
