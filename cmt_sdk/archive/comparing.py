@@ -122,9 +122,9 @@ def _compare_passages(
     there = [(digest(passage), passage) for passage in found.store.passages_of(name)]
     chosen = [(made_of, passage) for made_of, passage in there if made_of in wanted]
     faults = {passage.id: "is missing" for _, passage in chosen}
-    for passage, made_of, (encoded, fingerprint) in encodings(found.store, chosen):
+    for stored, made_of, (encoded, fingerprint) in encodings(found.store, chosen):
         here = _hashes(ArchivedPassage(document, made_of, fingerprint, encoded))
-        faults[passage.id] = _fault(here, wanted[made_of], may_be_cold)
+        faults[stored.id] = _fault(here, wanted[made_of], may_be_cold)
     named = [(made_of, faults[passage.id]) for made_of, passage in chosen]
     split = {made_of for made_of, _ in chosen}
     named += [
