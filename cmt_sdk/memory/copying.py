@@ -340,7 +340,12 @@ class _Copy:
         return stays_out(self.kept, document)
 
     def _on_compared(self, source: Source) -> Callable[[archive.Compared], None]:
-        return lambda found: self.on_step("comparing", found.documents, source.documents)
+        def step(found: archive.Compared) -> None:
+            self.on_step("comparing documents", found.documents, source.documents)
+            if found.passages:
+                self.on_step("comparing compressed passages", found.passages, 0)
+
+        return step
 
 
 def _check_archive(path: Path) -> None:

@@ -295,7 +295,7 @@ class Stop(Exception):
 def test_a_copy_that_was_stopped_is_finished_by_the_next(
     kind, origin, place, filled, copy, tmp_path
 ):
-    """At every third step; what is there is not stored again."""
+    """At every seventh step; what is there is not stored again."""
     source = place(origin, "one")
     copy(filled, source)
     target = place(kind, "two")
@@ -314,7 +314,7 @@ def test_a_copy_that_was_stopped_is_finished_by_the_next(
             copy(source, target, on_step=stop)
             finished = True
         except Stop:
-            step += 3
+            step += 7
         if origin == "folder" or (kind == "folder" and Path(str(target)).exists()):
             with copy.open(target) as memory:
                 assert memory.count() >= done
@@ -460,7 +460,7 @@ DOCUMENTS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(DOCUMENTS, st.data())
 def test_a_copy_of_a_copy_is_the_memory(documents, data):
     """Whatever it holds, through a folder and through an archive."""
