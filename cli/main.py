@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "cmt_cli.check:check",
     "compress": "cmt_cli.compress:compress",
     "config": "cmt_cli.config:config",
+    "copy": "cmt_cli.copy:copy",
     "create": "cmt_cli.create:create",
     "daemon": "cmt_cli.daemon:daemon",
     "eval": "cmt_cli.eval:eval_command",

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         StorageNewer,
     )
     from cmt_sdk.memory import Memory
+    from cmt_sdk.memory.copying import copy_memory
     from cmt_sdk.memory.kept_model import KeptModel
     from cmt_sdk.memory.preparing import check_model, prepare_model
     from cmt_sdk.retrieval.embedding import Embedder
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         Answer,
         CheckResult,
         Citation,
+        Copied,
         Document,
         Filter,
         Intent,
@@ -122,6 +124,7 @@ _DEFERRED: Mapping[str, str] = {
         "StorageError StorageFull StorageLocked StorageNewer"
     ),
     "cmt_sdk.memory": "Memory",
+    "cmt_sdk.memory.copying": "copy_memory",
     "cmt_sdk.memory.kept_model": "KeptModel",
     "cmt_sdk.memory.preparing": "check_model prepare_model",
     "cmt_sdk.retrieval.embedding": "Embedder",
@@ -130,8 +133,8 @@ _DEFERRED: Mapping[str, str] = {
     "cmt_sdk.text.characters": "clean_text",
     "cmt_sdk.text.provenance": "place_of",
     "cmt_sdk.types": (
-        "Answer CheckResult Citation Document Filter Intent Match Page Passage Progress READERS "
-        "ReaderKind Receipt SEARCH_MODES SearchMode Source Stats Turn Where"
+        "Answer CheckResult Citation Copied Document Filter Intent Match Page Passage Progress "
+        "READERS ReaderKind Receipt SEARCH_MODES SearchMode Source Stats Turn Where"
     ),
     "cmt_sdk.types.scopes": "check_scope is_scope",
     "cmt_sdk.types.vectors": "Embeddings",
@@ -157,6 +160,7 @@ __all__ = [
     "Chat",
     "CheckResult",
     "Citation",
+    "Copied",
     "DatabaseAddress",
     "Document",
     "DocumentNotFound",
@@ -211,6 +215,7 @@ __all__ = [
     "check_model",
     "check_scope",
     "clean_text",
+    "copy_memory",
     "data_dir",
     "errors",
     "has_shipped_adapter",

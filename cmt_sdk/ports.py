@@ -31,6 +31,7 @@ from cmt_sdk.types import (
     Stats,
     Vector,
 )
+from cmt_sdk.types.kept import KeptHashes
 from cmt_sdk.types.vectors import ChangeCounters, Embeddings, Generation, VectorRows
 
 # Gives the passages of a document that is about to be stored (second argument), in place of a known
@@ -240,6 +241,10 @@ class Store(Protocol):
 
     def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]: ...
 
+    def kept_hashes(self) -> KeptHashes: ...
+
+    def take_kept_hashes(self, others: KeptHashes) -> bool: ...
+
     # documents of an archive
 
     def restore(
@@ -278,7 +283,9 @@ class Store(Protocol):
         self, passage_ids: Sequence[int], reader: Fingerprint
     ) -> dict[int, CompressedPassage]: ...
 
-    def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]: ...
+    def encodings(
+        self, passage_ids: Sequence[int], *, cold: bool = False
+    ) -> dict[int, tuple[Encoded, Fingerprint]]: ...
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]: ...
 
@@ -298,13 +305,15 @@ class Store(Protocol):
 
     # upkeep
 
+    def identity(self) -> str: ...
+
     def stats(self) -> Stats: ...
 
     def check(self) -> Sequence[CheckResult]: ...
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path: ...
 
-    def note_copy(self, path: Path) -> None: ...
+    def note_copy(self, place: Path | str) -> None: ...
 
     def copies(self) -> Sequence[str]: ...
 

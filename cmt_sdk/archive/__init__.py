@@ -15,9 +15,30 @@ cannot be a zip bomb. Writing and reading hold one document's versions and one s
 passages at a time. Knows the store's port, no model.
 """
 
+from cmt_sdk.archive.comparing import Compared, compare, compare_with_store
+from cmt_sdk.archive.contents import opened
+from cmt_sdk.archive.files import disk_errors, new_file
 from cmt_sdk.archive.histories import CHOICES, Choice
-from cmt_sdk.archive.reading import ArchiveImport, read
+from cmt_sdk.archive.reading import ArchiveImport, Matches, merge, read
+from cmt_sdk.archive.records import StoreRecords
 from cmt_sdk.archive.seals import Seal, seal_here
 from cmt_sdk.archive.writing import write
 
-__all__ = ["CHOICES", "ArchiveImport", "Choice", "Seal", "read", "seal_here", "write"]
+__all__ = [
+    "CHOICES",
+    "ArchiveImport",
+    "Choice",
+    "Compared",
+    "Matches",
+    "Seal",
+    "StoreRecords",
+    "compare",
+    "compare_with_store",
+    "disk_errors",
+    "merge",
+    "new_file",
+    "opened",
+    "read",
+    "seal_here",
+    "write",
+]

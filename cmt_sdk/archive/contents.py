@@ -11,7 +11,6 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import IO
@@ -34,28 +33,12 @@ from cmt_sdk.archive.layout import (
     parse_manifest,
     shard_names,
 )
+from cmt_sdk.archive.records import ArchivedPassage, Wanted
 from cmt_sdk.errors import StorageDamaged
 from cmt_sdk.system.open_files import refuse_open
-from cmt_sdk.types import CompressedPassage, Document, Encoded, Fingerprint
+from cmt_sdk.types import CompressedPassage, Document, Encoded
 
 JSON_GROWTH = 6  # bytes of JSON per byte of text at most: control characters
-
-
-@dataclass(frozen=True, slots=True)
-class ArchivedPassage:
-    """A compressed passage from an archive.
-
-    Attributes:
-        document: the id of its document in the archive.
-        content: the SHA-256 of the passage that it was made of, as the archive claims.
-        seal: what can prove that claim.
-    """
-
-    document: str
-    content: str
-    fingerprint: Fingerprint
-    encoded: Encoded
-    seal: str = ""
 
 
 @contextmanager
@@ -77,8 +60,12 @@ class Contents:
     def __init__(self, path: Path, file: IO[bytes], longest: int) -> None:
         self._path = path
         self._longest_line = JSON_GROWTH * longest + LARGEST_ROW
-        with self._sound("as a zip file"):
+        try:
             self._zip = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, ValueError, struct.error) as error:
+            raise StorageDamaged(
+                f"{path} is no archive, or is damaged ({error}): fetch or copy it again"
+            ) from error
         self.manifest = self._check_members()
 
     def _check_members(self) -> Manifest:
@@ -120,6 +107,13 @@ class Contents:
                 f"{self._path}: {documents} documents, the manifest says {self.manifest.documents}"
             )
 
+    def spans(self, document: Document) -> None:
+        """Return None: an archive holds texts, which are split again by the same rules."""
+
+    def shards(self, wanted: Wanted) -> Iterator[Iterator[ArchivedPassage]]:  # noqa: ARG002
+        """Yield the compressed passages of one shard after another."""
+        return (self.compressed(shard) for shard in range(self.manifest.shards))
+
     def compressed(self, shard: int) -> Iterator[ArchivedPassage]:
         """Yield the compressed passages of one shard, which is held in memory."""
         rows_name, arrays_name = shard_names(shard)
@@ -134,7 +128,7 @@ class Contents:
         for number, row in enumerate(rows):
             yield self._memory(row, arrays, number, self._where(f"{rows_name}, line {number + 1}"))
 
-    def check_memories(self) -> None:
+    def check(self) -> None:
         """Read all shards. Raises StorageDamaged unless they are sound and hold as many compressed
         passages as the manifest declares.
         """

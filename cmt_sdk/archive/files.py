@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from cmt_sdk.errors import NotFound, StorageDamaged, StorageDenied, StorageError, StorageFull
 from cmt_sdk.system.disk import flush_folder
 
+PARTIAL = ".partial"
+
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes the name `path` once it is complete and on the disk; otherwise it is
-    removed.
+    removed. What a killed process left of it is removed too.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    _remove_left_over(path)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            _lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +34,27 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         flush_folder(path.parent)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the partial files of processes that are gone."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        with suppress(OSError), left.open("rb") as file:
+            if _lock(file.fileno()):
+                left.unlink()
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file that is being written; False where another process has it, or where there are no
+    locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 @contextmanager

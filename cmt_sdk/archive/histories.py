@@ -14,9 +14,9 @@ State: TypeAlias = Literal["same", "ahead", "behind", "diverged"]
 CHOICES: tuple[Choice, ...] = ("ours", "theirs", "both")
 NAMED = 5  # diverged documents that an error names
 HOW = (
-    "choose for all of them: diverged='theirs' (`cmt`: --theirs) makes the archive's text the"
+    "choose for all of them: diverged='theirs' (`cmt`: --theirs) makes {there}'s text the"
     " current one, diverged='ours' (`cmt`: --ours) keeps the one here, each with the other in its"
-    " history; diverged='both' (`cmt`: --both) adds the archive's as another document"
+    " history; diverged='both' (`cmt`: --both) adds {there}'s as another document"
 )
 Histories: TypeAlias = Sequence[Document]
 
@@ -162,16 +162,17 @@ def versions_to_append(
 
 
 def divergence_message(
-    diverged: Sequence[tuple[Document, Document, Comparison]], count: int
+    diverged: Sequence[tuple[Document, Document, Comparison]], count: int, there: str
 ) -> str:
-    """Return the message about documents that changed here and in an archive.
+    """Return the message about documents that changed here and elsewhere.
 
     Args:
-        diverged: our document, the archive's last version, and their comparison, for each.
+        diverged: our document, the other last version, and their comparison, for each.
         count: how many diverged; `diverged` can hold fewer.
+        there: what the others are from, such as "the archive".
     """
     documents = "1 document" if count == 1 else f"{count:,} documents"
-    lines = [f"{documents} went on here and in the archive; nothing was imported"]
+    lines = [f"{documents} went on here and in {there}; nothing was stored"]
     for mine, last, found in diverged:
         base = (
             f"both after version {found.base.version} here"
@@ -179,10 +180,10 @@ def divergence_message(
             else "with no version in common"
         )
         name = f"{mine.source} ({mine.id})" if mine.source else repr(mine.id)
-        lines.append(f"{name:.200}: here {_dated(mine)}, in the archive {_dated(last)}, {base}")
+        lines.append(f"{name:.200}: here {_dated(mine)}, in {there} {_dated(last)}, {base}")
     if count > len(diverged):
         lines.append(f"and {count - len(diverged):,} more")
-    return "\n".join([*lines, HOW])
+    return "\n".join([*lines, HOW.format(there=there)])
 
 
 def _dated(version: Document) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any
@@ -32,13 +32,19 @@ def shard_names(number: int) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents that an archive declares."""
+    """The contents that an archive declares.
+
+    Attributes:
+        settings: those that a memory records and that another one can have too; archives of earlier
+            releases have none.
+    """
 
     documents: int
     versions: int
     memories: int
     shards: int
     fingerprints: Mapping[str, Fingerprint]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def member_count(self) -> int:
@@ -52,7 +58,10 @@ class Manifest:
     def row(self) -> dict[str, Any]:
         """Return the manifest as JSON values."""
         has_codec = any(made.codec for made in self.fingerprints.values())
-        return {"format": FORMAT if has_codec else 1, **asdict(self)}
+        row = {"format": FORMAT if has_codec else 1, **asdict(self)}
+        if not self.settings:
+            del row["settings"]
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +184,13 @@ def parse_manifest(row: Row, where: str) -> Manifest:
         raise StorageNewer(
             f"{where}: archive format {number}, this release reads up to {FORMAT}; upgrade cmt-sdk"
         )
-    values = _shaped({**row, "format": number}, _MANIFEST | {"format": (int,)}, where)
+    shape = _MANIFEST | {"format": (int,), "settings": (dict,)}
+    values = _shaped({"settings": {}, **row, "format": number}, shape, where)
     if min(values[n] for n in ("format", "documents", "versions", "memories", "shards")) < 0:
         raise StorageDamaged(f"{where}: a count below zero")
     prints = {name: _fingerprint(f, name, where) for name, f in values["fingerprints"].items()}
-    return Manifest(
-        values["documents"], values["versions"], values["memories"], values["shards"], prints
-    )
+    counts = {name: values[name] for name in ("documents", "versions", "memories", "shards")}
+    return Manifest(**counts, fingerprints=prints, settings=values["settings"])
 
 
 def _fingerprint(row: object, name: str, where: str) -> Fingerprint:

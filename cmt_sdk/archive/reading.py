@@ -1,5 +1,5 @@
-"""Imports an archive into a store. All of it is checked before anything is stored; nothing is
-unpacked to the disk.
+"""Merges the records of an archive, or of another store, into a store. All of an archive is checked
+before anything is stored; nothing is unpacked to the disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
-from cmt_sdk.archive.contents import ArchivedPassage, Contents, opened
+from cmt_sdk.archive.contents import opened
 from cmt_sdk.archive.files import disk_errors
 from cmt_sdk.archive.histories import (
     NAMED,
@@ -25,6 +25,7 @@ from cmt_sdk.archive.histories import (
     with_fields,
 )
 from cmt_sdk.archive.layout import digest
+from cmt_sdk.archive.records import ArchivedPassage, Records
 from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists
 from cmt_sdk.ports import Store
@@ -37,15 +38,16 @@ PREFERENCE: tuple[State, ...] = ("same", "ahead", "behind", "diverged")  # betwe
 
 @dataclass(frozen=True, slots=True)
 class ArchiveImport:
-    """A memory's rules for an import.
+    """A memory's rules for what comes from elsewhere.
 
     Attributes:
         check: raises InvalidDocument for a text that cannot be stored.
-        split: returns the passages of a document.
+        split: returns the passages of a document whose records have none.
         accepts: returns whether the open model can use a passage with this fingerprint.
         longest: UTF-8 bytes that a text has at most.
         seal: proves compressed passages; None proves none.
         trust: accept compressed passages without proof.
+        leaves_out: returns whether a document that is not here stays out.
     """
 
     check: Callable[[Document], None]
@@ -54,6 +56,7 @@ class ArchiveImport:
     longest: int
     seal: Seal | None = None
     trust: bool = False
+    leaves_out: Callable[[Document], bool] = lambda _: False
 
     def proven(self, passage: ArchivedPassage) -> bool:
         """Return whether a compressed passage is accepted as made of the text that it names."""
@@ -67,17 +70,11 @@ class ArchiveImport:
 def read(
     store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None
 ) -> Iterator[Progress]:
-    """Add an archive's documents with their ids, histories and times, and its proven compressed
-    passages.
+    """Add an archive's documents and its proven compressed passages; see `merge`.
 
     A seal of the user's own key proves a compressed passage; others are accepted only with `trust`.
     Without proof the author of an archive could put the compressed form of another text next to a
     text, and answers would come from content that no source shows.
-
-    Yields the progress after each document and each shard. A document that is here already, by its
-    id, or by its source and a common text, gets the versions that are missing here; where only the
-    one here has changed, it stays as it is. Two documents of one text stay two. Nothing is deleted.
-    Passages without a compressed form are pending afterwards.
 
     Args:
         store: Where the documents go.
@@ -90,34 +87,57 @@ def read(
         AlreadyExists: Documents changed here and in the archive. Nothing is stored.
         StorageDamaged, StorageNewer, InvalidDocument, NotFound: Nothing is stored.
     """
-    progress = Progress()
-    found = _Matches(store, diverged)
     with disk_errors(path), opened(path, rules.longest) as contents:
-        _check(contents, found, rules)
-        for versions in contents.documents():
-            progress = _restore(found, versions, rules, progress)
-            yield progress
-        if found.behind:
-            log.warning("%s", found.behind_message())
-        for shard in range(contents.manifest.shards):
-            progress = progress.plus(**_store_compressed(found, contents.compressed(shard), rules))
-            yield progress
+        yield from merge(Matches(store, diverged), contents, rules)
+
+
+def merge(found: Matches, records: Records, rules: ArchiveImport) -> Iterator[Progress]:
+    """Add documents with their ids, histories and times, and their compressed passages.
+
+    Yields the progress after each document and each shard. A document that is here already, by its
+    id, or by its source and a common text, gets the versions that are missing here; where only the
+    one here has changed, it stays as it is. Two documents of one text stay two. Nothing is deleted.
+    Passages without a compressed form are pending afterwards. What is here already is not stored
+    again, so that a merge that was interrupted is finished by another one.
+
+    Args:
+        found: the store that they are added to.
+        records: the documents and compressed passages.
+        rules: the memory's rules.
+
+    Raises:
+        AlreadyExists, StorageDamaged, InvalidDocument: as `read` does; nothing is stored.
+    """
+    progress = Progress()
+    _check(records, found, rules)
+    for versions in records.documents():
+        progress = _restore(found, records, versions, rules, progress)
+        yield progress
+    if found.behind:
+        log.warning("%s", found.behind_message())
+    for shard in records.shards(lambda name: _pending(found.store, found.names.get(name, name))):
+        progress = progress.plus(**_store_compressed(found, shard, rules))
+        yield progress
 
 
 @dataclass
-class _Matches:
+class Matches:
     """The documents here that are an archive's documents.
 
     Attributes:
         names: ids here, by the archive's id, of documents that have another id there. Each document
             here is at most one of the archive's, so that two there stay two.
         behind: documents of which the archive has only earlier versions.
+        left_out: ids of documents that are not here and stay out.
+        there: what the documents come from, for messages.
     """
 
     store: Store
-    choice: Choice | None
+    choice: Choice | None = None
+    there: str = "the archive"
     names: dict[str, str] = field(default_factory=dict)
     behind: list[Document] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def match(self, documents: Iterable[Sequence[Document]]) -> None:
         """Match the documents here that have another id in the archive, surest pairs first."""
@@ -170,15 +190,15 @@ class _Matches:
         count = len(self.behind)
         name = first.source or first.id
         rest = f" and {count - 1:,} more" if count > 1 else ""
-        return f"the archive has older versions of {name:.200}{rest}: what is here stays"
+        return f"{self.there} has older versions of {name:.200}{rest}: what is here stays"
 
 
-def _check(contents: Contents, found: _Matches, rules: ArchiveImport) -> None:
+def _check(records: Records, found: Matches, rules: ArchiveImport) -> None:
     """Read everything once, so that an archive is imported completely or not at all."""
     named: list[tuple[Document, Document, Comparison]] = []
     count = 0
-    found.match(contents.documents())
-    for versions in contents.documents():
+    found.match(records.documents())
+    for versions in records.documents():
         for version in versions:
             rules.check(version)
         known = found.of(versions)
@@ -187,45 +207,56 @@ def _check(contents: Contents, found: _Matches, rules: ArchiveImport) -> None:
             if len(named) < NAMED:
                 named.append((known[0], versions[-1], known[1]))
     if count:
-        raise AlreadyExists(divergence_message(named, count))
-    contents.check_memories()
+        raise AlreadyExists(divergence_message(named, count, found.there))
+    records.check()
 
 
 def _restore(
-    found: _Matches, versions: Sequence[Document], rules: ArchiveImport, progress: Progress
+    found: Matches,
+    records: Records,
+    versions: Sequence[Document],
+    rules: ArchiveImport,
+    progress: Progress,
 ) -> Progress:
-    """Import one document of an archive."""
+    """Add one document."""
     known = found.of(versions)
+    last = versions[-1]
+    if known is None and rules.leaves_out(last):
+        found.left_out.append(last.id)
+        return progress
+
+    def split(document: Document) -> Sequence[Span]:
+        spans = records.spans(last)
+        return rules.split(document) if spans is None else spans
+
     apart = known and known[1].state == "diverged" and found.choice == "both"
     if known is None or apart:
-        return _add(
-            found, versions, rules, progress, name=uuid.uuid4().hex if apart else versions[-1].id
-        )
+        return _add(found, versions, split, progress, name=uuid.uuid4().hex if apart else last.id)
     mine, comparison = known
-    return _extend(found, mine, versions[-1], comparison, rules, progress)
+    return _extend(found, mine, last, comparison, split, progress)
 
 
 def _add(
-    found: _Matches,
+    found: Matches,
     versions: Sequence[Document],
-    rules: ArchiveImport,
+    split: Callable[[Document], Sequence[Span]],
     progress: Progress,
     *,
     name: str,
 ) -> Progress:
     """Store a document that is not here under an id."""
-    spans = rules.split(versions[-1])
+    spans = split(versions[-1])
     _, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
     found.names[versions[-1].id] = name
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
 
 
 def _extend(
-    found: _Matches,
+    found: Matches,
     mine: Document,
     last: Document,
     comparison: Comparison,
-    rules: ArchiveImport,
+    split: Callable[[Document], Sequence[Span]],
     progress: Progress,
 ) -> Progress:
     """Give a document here the versions that the archive has and it lacks."""
@@ -238,13 +269,13 @@ def _extend(
         changed = with_fields(mine, last, now, same_id=same_id)
         if changed is mine:
             return progress.plus(unchanged=1)
-        found.store.extend_history(mine.id, [changed], rules.split(changed))  # its title may change
+        found.store.extend_history(mine.id, [changed], split(changed))  # its title may change
         return progress.plus(updated=1)
     choice = found.choice if comparison.state == "diverged" else "theirs"
     if choice is None:  # another process changed it since the check
-        raise AlreadyExists(divergence_message([(mine, last, comparison)], 1))
+        raise AlreadyExists(divergence_message([(mine, last, comparison)], 1, found.there))
     versions = versions_to_append(mine, comparison, choice, now, same_id=same_id)
-    spans = None if choice == "ours" else rules.split(versions[-1])
+    spans = None if choice == "ours" else split(versions[-1])
     found.store.extend_history(mine.id, versions, spans)
     return (
         progress.plus(unchanged=1)
@@ -254,7 +285,7 @@ def _extend(
 
 
 def _store_compressed(
-    found: _Matches, archived: Iterable[ArchivedPassage], rules: ArchiveImport
+    found: Matches, archived: Iterable[ArchivedPassage], rules: ArchiveImport
 ) -> dict[str, int]:
     """Store those compressed passages of a shard that pending passages need, that the model can
     use, and that are proven; return the steps of progress: how many were stored, and how many
@@ -281,10 +312,12 @@ def _store_compressed(
 
 
 def _pending(store: Store, document_id: str) -> dict[str, list[int]]:
-    """Return the ids of a document's passages by content hash; empty where none is pending."""
+    """Return the ids of a document's pending passages by content hash."""
     found = store.page(Filter(ids=[document_id]), 1, None).documents
     ids: dict[str, list[int]] = {}
     if found and not found[0].ready:
         for passage in store.passages_of(document_id):
+            if passage.ready:
+                continue
             ids.setdefault(digest(passage), []).append(passage.id)
     return ids

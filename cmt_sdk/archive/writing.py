@@ -26,19 +26,25 @@ from cmt_sdk.archive.layout import (
     document_row,
     shard_names,
 )
+from cmt_sdk.archive.records import BATCH, documents_of
 from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists, InvalidInput
 from cmt_sdk.ports import Store
 from cmt_sdk.system.open_files import refuse_open
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
+from cmt_sdk.types import Encoded, Fingerprint, Passage
 
-PAGE = 200  # documents per page
-BATCH = 64  # compressed passages loaded at once
 ZIP = b"PK\x03\x04"  # the first bytes of a zip file
 NAME_AT = 30  # the offset of its first member's name
 
 
-def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
+def write(
+    store: Store,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    seal: Seal | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> int:
     """Write the current documents with their histories and stored compressed passages.
 
     A pending passage is written as text alone; expired documents are left out. Only the
@@ -49,6 +55,7 @@ def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | Non
         path: The file to write.
         overwrite: Replace an existing archive.
         seal: Seals the compressed passages. A reader makes unsealed ones again from the text.
+        settings: Those of the memory that a copy of it is to have.
 
     Returns:
         The number of documents.
@@ -80,7 +87,8 @@ def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | Non
         for passage, encoded, fingerprint in _memories(store):
             shards.add(passage, encoded, fingerprint)
         shards.close()
-        manifest = Manifest(documents, versions, shards.memories, shards.count, shards.fingerprints)
+        counts = (documents, versions, shards.memories, shards.count)
+        manifest = Manifest(*counts, shards.fingerprints, settings or {})
         archive.writestr(_member(MANIFEST), json.dumps(manifest.row(), indent=1))
     return documents
 
@@ -97,7 +105,7 @@ def _is_replaceable(path: Path) -> bool:
 def _write_documents(archive: zipfile.ZipFile, store: Store) -> tuple[int, int]:
     documents = versions = 0
     with archive.open(_member(DOCUMENTS), "w", force_zip64=True) as out:
-        for document in _documents(store):
+        for document in documents_of(store):
             history = store.history(document.id)
             out.write(b"".join(_line(document_row(version)) for version in history))
             documents += bool(history)
@@ -105,18 +113,8 @@ def _write_documents(archive: zipfile.ZipFile, store: Store) -> tuple[int, int]:
     return documents, versions
 
 
-def _documents(store: Store) -> Iterator[Document]:
-    cursor: str | None = None
-    while True:
-        page = store.page(Filter(), PAGE, cursor)
-        yield from page.documents
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
 def _memories(store: Store) -> Iterator[tuple[Passage, Encoded, Fingerprint]]:
-    for document in _documents(store):
+    for document in documents_of(store):
         passages = store.passages_of(document.id)
         for start in range(0, len(passages), BATCH):
             batch = passages[start : start + BATCH]

@@ -14,6 +14,8 @@ from cmt_sdk.config.methods import DEFAULT_METHOD
 from cmt_sdk.config.settings import Settings
 
 FITTED = "fitted"  # the name of the record of a fitted compression, next to the settings
+# settings that fit one machine: no copy has them
+LOCAL = ("device", "runtime", "generator", "generator_model", "generator_timeout")
 FITTED_TO = ("model", "adapter", "compressor")  # the settings that a compression is fitted to
 
 
@@ -50,6 +52,14 @@ def recalled(settings: Settings, recorded: Mapping[str, Any]) -> Settings:
     if any(fitted.get(name) != getattr(settings, name) for name in FITTED_TO):
         return settings
     return replace(settings, compression=fitted.get("compression"))
+
+
+def portable(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded settings that a copy of the memory has too: those that fit one machine are left
+    out, and those that this release does not know.
+    """
+    known = {FITTED, "keep", *Settings.names()} - set(LOCAL)
+    return {name: value for name, value in recorded.items() if name in known}
 
 
 def record(settings: Settings, fitted: Settings) -> dict[str, Any]:

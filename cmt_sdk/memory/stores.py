@@ -7,9 +7,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.config.settings import MEMORY_FILES
@@ -67,6 +67,28 @@ def in_database(
             raise
     need_model()
     return PostgresStore(address, scope=scope)
+
+
+def make_store(
+    path: Path | DatabaseAddress, settings: Mapping[str, Any], *, is_new: bool, encrypted: bool
+) -> None:
+    """Make the store of a copy in a folder or a database. A new one gets the settings of the
+    source, and so does one without settings, which an interrupted copy left. No model is needed.
+    """
+
+    def need_nothing() -> None:
+        """Do nothing."""
+
+    store: SQLiteStore | PostgresStore
+    if isinstance(path, DatabaseAddress):
+        store = in_database(path, "", need_nothing, create=True, encrypted=encrypted)
+    else:
+        store = in_folder(path, "", need_nothing, create=True, encrypted=encrypted)
+    try:
+        if is_new or not store.settings():
+            store.set_settings(settings)
+    finally:
+        store.close()
 
 
 def exists_in(address: DatabaseAddress) -> bool:

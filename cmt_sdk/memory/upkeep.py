@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from cmt_sdk.config.recorded import FITTED, asked, recalled
+from cmt_sdk.config.recorded import FITTED, asked, portable, recalled
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting, StorageError
 from cmt_sdk.memory.changing import Changing
@@ -45,21 +45,25 @@ class Upkeep(Changing):
         from cmt_sdk import archive
 
         count = archive.write(
-            self._store, Path(path), overwrite=overwrite, seal=archive.seal_here(create=True)
+            self._store,
+            Path(path),
+            overwrite=overwrite,
+            seal=archive.seal_here(create=True),
+            settings=portable(self._store.settings()),
         )
         self._note_copy(Path(path))
         return count
 
-    def _note_copy(self, path: Path) -> None:
+    def _note_copy(self, place: Path | str) -> None:
         """Record where a copy is, for the receipts of `forget`; the copy stands even if that cannot
         be written.
         """
         if self.read_only:
             return
         try:
-            self._store.note_copy(path)
+            self._store.note_copy(place)
         except StorageError as error:
-            log.warning("%s; receipts of `forget` will not name the copy %s", error, path)
+            log.warning("%s; receipts of `forget` will not name the copy %s", error, place)
 
     def import_archive(
         self,

@@ -293,6 +293,12 @@ class Database(Transactions):
         """The folder."""
         return str(self._folder)
 
+    def identity(self) -> str:
+        """Return what names the database, whatever path it is opened by."""
+        with translated(self._folder):
+            found = self._file.stat()
+        return f"file {found.st_dev}:{found.st_ino}"
+
     def _conditions(self, filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
         return conditions(filter, now)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from cmt_sdk.config.address import DatabaseAddress
 from cmt_sdk.storage.connection import Database
 from cmt_sdk.types import CheckResult
 
@@ -25,11 +26,12 @@ DELETE = "delete each once you need it no longer: `cmt forget` does not reach it
 class Copies(Database):
     """The part of the store that records where copies of it were made."""
 
-    def note_copy(self, path: Path) -> None:
-        """Record that a copy of the memory was made at a path."""
+    def note_copy(self, place: Path | str) -> None:
+        """Record that a copy of the memory was made at a path, or at the address of a database."""
+        copy = str(place.absolute()) if isinstance(place, Path) else place
         with self._write() as db:
-            known = [name for name in noted(db) if name != str(path.absolute())]
-            value = json.dumps([*known, str(path.absolute())][-MOST:])
+            known = [name for name in noted(db) if name != copy]
+            value = json.dumps([*known, copy][-MOST:])
             db.execute(
                 text("INSERT OR REPLACE INTO settings VALUES ('copies', :value)"), {"value": value}
             )
@@ -53,10 +55,12 @@ def noted(db: Connection) -> list[str]:
 
 
 def copies_of(db: Connection, folder: Path) -> list[str]:
-    """Return the copies of a folder that still exist."""
+    """Return the copies of a folder that still exist; those in databases are not looked for."""
     repaired = folder.parent.glob(glob.escape(folder.name + BEFORE_REPAIR) + "*")
     names = [*noted(db), *map(str, sorted(repaired))]
-    return [name for name in dict.fromkeys(names) if os.path.lexists(name)]
+    return [
+        name for name in dict.fromkeys(names) if DatabaseAddress.of(name) or os.path.lexists(name)
+    ]
 
 
 def finding(db: Connection, folder: Path) -> CheckResult:

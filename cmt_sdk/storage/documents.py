@@ -16,6 +16,7 @@ from cmt_sdk.ports import Known, Split
 from cmt_sdk.storage.checks import ids_without_passages
 from cmt_sdk.storage.connection import chunks
 from cmt_sdk.storage.document_rows import DocumentRows, content_hash
+from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.rows import ALIVE, READY, sound_text, stamp_of
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
@@ -24,7 +25,7 @@ LARGEST_PAGE = 2**31
 CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")
 
 
-class Documents(DocumentRows):
+class Documents(DocumentRows, KeptOut):
     """The documents of one memory. Every change is durable when its call returns."""
 
     def find_known(self, document: Document, *, by_source: bool = False) -> Known:
@@ -268,7 +269,8 @@ class Documents(DocumentRows):
 
         Args:
             filter: which documents.
-            erase: also record, in the same transaction, that the files have to be rewritten.
+            erase: also record, in the same transaction, that the files have to be rewritten, and
+                that the documents were forgotten: no copy brings them back.
         """
         where, values = self._conditions(replace(filter, history=True), -math.inf)
         sql = f"""SELECT a.*, 0 AS ready FROM documents a
@@ -286,6 +288,7 @@ class Documents(DocumentRows):
             self._remove(db, keys)
             if erase:
                 self._set(db, "erasure", uuid.uuid4().hex)
+                self._note_forgotten(db, [r.doc_id for r in rows if r.current])
         return Removed([self._gone(r) for r in rows], passages)
 
     def erasure_due(self) -> str | None:

@@ -84,12 +84,12 @@ class Passages(Transactions):
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
         """Store compressed passages and embeddings by passage id in one transaction; ids of deleted
-        passages are skipped.
+        passages are skipped. Of a cold one the embedding alone is stored.
 
         Raises:
             ModelMismatch: another model made stored compressed passages; nothing is stored.
         """
-        data = {passage: pack(made.compressed) for passage, made in encoded.items()}
+        data = {i: pack(made.compressed) for i, made in encoded.items() if not made.cold}
         with self._write() as db:
             self._check_maker(db, fingerprint)
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}
@@ -104,24 +104,22 @@ class Passages(Transactions):
                 ).first():
                     continue
                 sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data, :fidelity)"
-                row = {
-                    "id": passage,
-                    "bytes": len(data[passage]),
-                    "data": data[passage],
-                    "fidelity": made.fidelity,
-                }
-                db.execute(text(sql), values | row)
+                if (packed := data.get(passage)) is not None:
+                    row = {"id": passage, "bytes": len(packed), "data": packed}
+                    db.execute(text(sql), values | row | {"fidelity": made.fidelity})
                 replaced += self._save_embedding(db, passage, made.embedding, fingerprint)
             if replaced:
                 self._bump_change_counter(db)
 
     @staticmethod
-    def _check_maker(db: Connection, fingerprint: Fingerprint) -> None:
+    def _check_maker(db: Connection, fingerprint: Fingerprint, *, reads: bool = False) -> None:
         """Raise ModelMismatch where another model made stored memories: each model would misread
-        the other's.
+        the other's. One with a codec reads those without; with `reads`, the fingerprint is that of
+        a model that is to read all.
         """
         for theirs in _makers(db):
-            if differences := theirs.differences(fingerprint):
+            differences = theirs.differences(fingerprint)
+            if differences and (reads or fingerprint.differences(theirs)):
                 raise ModelMismatch(
                     f"another process encoded with {theirs.model} meanwhile"
                     f" ({'; '.join(differences)}): open the memory again",
@@ -159,7 +157,7 @@ class Passages(Transactions):
         now = self.now().timestamp()
         old = []
         with self._read() as db:
-            self._check_maker(db, reader)
+            self._check_maker(db, reader, reads=True)
             for some in chunks(passage_ids):
                 sql = (
                     f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
@@ -188,26 +186,27 @@ class Passages(Transactions):
             # a full disk still answers questions
             log.info("the time of reading was not recorded: %s", error)
 
-    def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
+    def encodings(
+        self, passage_ids: Sequence[int], *, cold: bool = False
+    ) -> dict[int, tuple[Encoded, Fingerprint]]:
         """Return stored compressed passages with their embeddings and the fingerprints that made
-        them, for an archive.
+        them, for an archive or another store.
 
-        Does not count as a reading. A pending passage is missing.
+        Does not count as a reading. A pending passage is missing; one without a compressed form is
+        too, unless `cold`.
         """
-        sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity FROM vectors v
-            JOIN memories m ON m.passage_id = v.passage_id
+        sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity, p.tokens FROM vectors v
+            JOIN passages p ON p.id = v.passage_id
+            LEFT JOIN memories m ON m.passage_id = v.passage_id
                 JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
         found = {}
         with self._read() as db:
             for some in chunks(passage_ids):
                 for row in db.exec_driver_sql(f"{sql} ({some})"):
-                    memory = memory_of(row.passage_id, row.data)
-                    if memory is not None:
-                        embedding = np.frombuffer(row.key, "<f4").astype(np.float32)
-                        found[row.passage_id] = (
-                            Encoded(memory, embedding, row.fidelity),
-                            fingerprint_of(row.body),
-                        )
+                    embedding = np.frombuffer(row.key, "<f4").astype(np.float32)
+                    made = encoded_of(row, embedding)
+                    if cold or not made.cold:
+                        found[row.passage_id] = (made, fingerprint_of(row.body))
         return found
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
@@ -316,6 +315,16 @@ def _makers(db: Connection) -> list[Fingerprint]:
         " = f.id)"
     )
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
+
+
+def encoded_of(row: Row[Any], embedding: Vector) -> Encoded:
+    """Return what is stored of a passage; a cold one where its compressed form is missing or
+    damaged.
+    """
+    memory = None if row.data is None else memory_of(row.passage_id, row.data)
+    if memory is None:
+        return Encoded(CompressedPassage("", row.tokens, {}), embedding)
+    return Encoded(memory, embedding, row.fidelity)
 
 
 def memory_of(passage: int, data: bytes) -> CompressedPassage | None:

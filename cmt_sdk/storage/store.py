@@ -21,7 +21,6 @@ from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.erasure import erase, traces_of
 from cmt_sdk.storage.full_text import FullText
 from cmt_sdk.storage.histories import Histories
-from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
@@ -35,7 +34,7 @@ LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id
     JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
-class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
+class SQLiteStore(Histories, Passages, FullText, Copies):
     """The store of one folder. Safe to use from several threads and processes.
 
     Implements ports.Store and ports.VectorStore.

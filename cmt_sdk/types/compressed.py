@@ -122,3 +122,8 @@ class Encoded:
     compressed: CompressedPassage
     embedding: Vector
     fidelity: float | None = None
+
+    @property
+    def cold(self) -> bool:
+        """Whether the compressed form was dropped, and the embedding alone is left."""
+        return not self.compressed.arrays

@@ -275,6 +275,44 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy of a memory did, and what the comparison with its source found.
+
+    Attributes:
+        added: Documents stored.
+        updated: Documents that got later versions or fields.
+        unchanged: Documents that were there already.
+        compressed: Compressed passages copied.
+        reencoded: Passages compressed again, with `reencode`.
+        left_out: Documents that stay out: the target forgot them, or keeps their source out.
+        pending: Passages of the target that are not compressed yet.
+        documents: Documents compared by their hashes.
+        passages: Compressed passages compared by their hashes.
+        differences: How many differences the comparison found.
+        named: The first of these differences.
+        forgotten: Ids of documents of the target that the source forgot: forget them there too.
+    """
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    compressed: int = 0
+    reencoded: int = 0
+    left_out: int = 0
+    pending: int = 0
+    documents: int = 0
+    passages: int = 0
+    differences: int = 0
+    named: Sequence[str] = ()
+    forgotten: Sequence[str] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the target holds what the source holds."""
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """One line of a check.
 

@@ -194,7 +194,7 @@ def read(path: Path) -> int:
     try:
         with disk_errors(path), opened(path, LONGEST) as contents:
             texts = [d.text for versions in contents.documents() for d in versions]
-            contents.check_memories()
+            contents.check()
     except CMTError:
         return 0
     return len(texts)

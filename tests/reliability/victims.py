@@ -155,6 +155,19 @@ def backup(order: dict[str, Any], note: Notes) -> None:
         note(done="backup")
 
 
+def copy(order: dict[str, Any], note: Notes) -> None:
+    """Copy a memory to a folder, an archive or a database."""
+    from cmt_sdk import copy_memory
+    from cmt_sdk.config.address import DatabaseAddress
+    from cmt_sdk.testing.fakes import open_fake
+
+    def opener(place: Any, **options: Any) -> Any:
+        return open_fake(DatabaseAddress.of(place) or Path(place), **options)
+
+    done = copy_memory(order["source"], order["target"], open_with=opener)
+    note(done="copy", complete=done.complete)
+
+
 def repair(order: dict[str, Any], note: Notes) -> None:
     """Mend a damaged folder."""
     import cmt_sdk
@@ -207,6 +220,7 @@ JOBS = {
         recode,
         move,
         backup,
+        copy,
         repair,
         follow,
         pull,

@@ -425,7 +425,7 @@ def test_memory_use_does_not_grow_with_the_archive(
         tracemalloc.start()
         archive.write(store, tmp_path / f"{documents}.cmt")
         with contents.opened(tmp_path / f"{documents}.cmt", 10_000) as read:
-            read.check_memories()
+            read.check()
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most

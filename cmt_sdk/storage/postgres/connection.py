@@ -209,6 +209,15 @@ class Server(Transactions):
                 " primary server, with a role that may"
             )
 
+    def identity(self) -> str:
+        """Return what names the database, whatever address it is opened by; a standby has the name
+        of its primary.
+        """
+        sql = """SELECT system_identifier || ':' || (SELECT oid FROM pg_database
+            WHERE datname = current_database()) FROM pg_control_system()"""
+        with self._read() as db:
+            return f"database {db.execute(text(sql)).scalar_one()}"
+
     def _conditions(self, filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
         return conditions_in(POSTGRES, filter, now, self._stored_scope)
 

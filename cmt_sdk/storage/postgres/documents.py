@@ -11,14 +11,13 @@ from sqlalchemy import Connection, text
 from cmt_sdk.errors import InvalidDocument
 from cmt_sdk.storage.connection import chunks
 from cmt_sdk.storage.histories import Histories
-from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.postgres.connection import LONGEST_KEY, Server
 from cmt_sdk.storage.postgres.words import indexed_rows
 from cmt_sdk.storage.rows import ALIVE, READY
 from cmt_sdk.types import Document, Span, tail_of
 
 
-class PostgresDocuments(Histories, KeptOut, Server):
+class PostgresDocuments(Histories, Server):
     """The documents of one database."""
 
     def _row(self, document: Document, hashed: str | None = None) -> dict[str, Any]:

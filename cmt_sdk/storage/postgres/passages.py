@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from cmt_sdk.storage.blob import pack
-from cmt_sdk.storage.passages import Passages, memory_of
+from cmt_sdk.storage.passages import Passages, encoded_of
 from cmt_sdk.storage.postgres.connection import Server
 from cmt_sdk.storage.rows import fingerprint_of
 from cmt_sdk.types import MIN_FIDELITY, Encoded, Filter, Fingerprint, Vector
@@ -105,7 +105,7 @@ class PostgresPassages(Passages, Server):
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
         """Store compressed passages and embeddings by passage id in one transaction; ids of deleted
-        passages are skipped.
+        passages are skipped. Of a cold one the embedding alone is stored.
 
         Raises:
             ModelMismatch: another model made stored compressed passages; nothing is stored.
@@ -113,7 +113,7 @@ class PostgresPassages(Passages, Server):
         now = self.now().timestamp()
         rows = []
         for passage, made in sorted(encoded.items()):  # two that save at once lock in one order
-            data = pack(made.compressed)
+            data = b"" if made.cold else pack(made.compressed)
             row = {"id": passage, "now": now, "bytes": len(data), "data": data}
             row |= {"fidelity": made.fidelity, "by": fingerprint.id}
             rows.append(row | {"embedding": vector_text(made.embedding)})
@@ -125,9 +125,11 @@ class PostgresPassages(Passages, Server):
             ids = [row["id"] for row in rows]
             lock = text("SELECT id FROM passages WHERE id = ANY(:ids) ORDER BY id FOR KEY SHARE")
             here = set(db.execute(lock, {"ids": ids}).scalars())
-            if left := [row for row in rows if row["id"] in here]:
-                for sql in SAVING:
-                    db.execute(text(sql), left)
+            left = [row for row in rows if row["id"] in here]
+            with_data = [row for row in left if row["data"]]  # the others are cold
+            for sql, some in zip(SAVING, (with_data, left, left), strict=True):
+                if some:
+                    db.execute(text(sql), some)
 
     def _enter(self, db: Connection, fingerprint: Fingerprint) -> None:
         """Record a fingerprint. Two models that begin at once wait for each other."""
@@ -139,22 +141,22 @@ class PostgresPassages(Passages, Server):
         sql = "INSERT INTO fingerprints VALUES (:id, :body) ON CONFLICT DO NOTHING"
         db.execute(text(sql), row)
 
-    def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
+    def encodings(
+        self, passage_ids: Sequence[int], *, cold: bool = False
+    ) -> dict[int, tuple[Encoded, Fingerprint]]:
         """Return stored compressed passages with their embeddings and the fingerprints that made
-        them, for an archive.
-
-        Does not count as a reading. A pending passage is missing.
+        them, as SQLite's store does.
         """
         sql = """SELECT v.passage_id, vector_send(v.embedding) AS embedding, f.body, m.data,
-                m.fidelity
-            FROM vectors v JOIN memories m ON m.passage_id = v.passage_id
+                m.fidelity, p.tokens
+            FROM vectors v JOIN passages p ON p.id = v.passage_id
+            LEFT JOIN memories m ON m.passage_id = v.passage_id
             JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id = ANY(:ids)"""
         found = {}
         with self._read() as db:
             for row in db.execute(text(sql), {"ids": list(passage_ids)}):
-                memory = memory_of(row.passage_id, row.data)
-                if memory is not None:
-                    made = Encoded(memory, vector_of(row.embedding), row.fidelity)
+                made = encoded_of(row, vector_of(row.embedding))
+                if cold or not made.cold:
                     found[row.passage_id] = (made, fingerprint_of(row.body))
         return found
 

@@ -147,9 +147,11 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
             f" such as {target}.cmt"
         )
 
-    def note_copy(self, path: Path) -> None:
-        """Record that a copy of the memory was made at a path of this machine."""
-        copy = f"{platform.node()}:{path.absolute()}"
+    def note_copy(self, place: Path | str) -> None:
+        """Record that a copy of the memory was made at a path of this machine, or at the address of
+        a database.
+        """
+        copy = f"{platform.node()}:{place.absolute()}" if isinstance(place, Path) else place
         with self._write() as db:
             known = [name for name in noted(db) if name != copy]
             self._set(db, "copies", json.dumps([*known, copy][-MOST:]))
