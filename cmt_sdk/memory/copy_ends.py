@@ -80,7 +80,10 @@ def note_copies(
     ends = ((source.memory, to), (target, from_))
     for memory, other in ends:
         place = str(address) if (address := DatabaseAddress.of(other)) else Path(other).absolute()
-        if memory is not None and not any(c.endswith(str(place)) for c in memory._store.copies()):
+        if memory is None:
+            continue
+        known = memory._store.copies()  # a database names the machine before a path
+        if not any(copy == str(place) or copy.endswith(f":{place}") for copy in known):
             memory._note_copy(place)
 
 

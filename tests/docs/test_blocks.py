@@ -20,7 +20,7 @@ NOT_RUN = {
         "needs a running server",
         "starts a server on all interfaces",
     ],
-    "docs/postgres.md": ["needs a Postgres server", "needs a Postgres server"],
+    "docs/postgres.md": ["needs a Postgres server"] * 2,
     "docs/how-to/train.md": ["takes minutes to hours", "needs the adapter"],
 }
 
