@@ -277,7 +277,7 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "reader", "margin"),
     [
-        ({}, "memory", 2.0),
+        ({}, "memory", 4.0),
         ({}, "text", None),
         ({"copy": "off"}, "memory", None),
         ({"copy": "on"}, "memory", math.inf),
