@@ -209,7 +209,7 @@ class ReaderTask:
                 self._judge(several, keep, nf4=nf4)
                 for several in batched(self.held_out, self.batch)
             ]
-            name = f"held_out@{keep:.3g}{' nf4' if nf4 else ''}"
+            name = f"held_out@{round(keep, 3)}{' nf4' if nf4 else ''}"
             figures[name] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
 

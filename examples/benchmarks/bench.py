@@ -25,9 +25,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -301,33 +305,44 @@ def many(folder: Path, rows: Rows) -> None:
         rows.append((f"forget one of {MANY:,}, s", spread(took, 1)))
 
 
-def llama(memory: cmt_sdk.Memory, questions: Sequence[str], rows: Rows) -> None:
+def llama(folder: Path, questions: Sequence[str], rows: Rows) -> None:
     """Text RAG over the same passages through llama.cpp, where it is installed and $LLAMA_GGUF
-    names the weights.
+    names the weights. In a process of its own: a build for another processor ends it.
     """
-    gguf = os.environ.get("LLAMA_GGUF")
-    try:
-        from llama_cpp import Llama
-    except ImportError:
+    if find_spec("llama_cpp") is None or not os.environ.get("LLAMA_GGUF"):
         return
-    if not gguf:
-        return
-    model = Llama(gguf, n_ctx=4096, n_threads=os.cpu_count(), verbose=False)
-    for k in KS:
-        times, rates = [], []
-        for question in questions:
-            text = "\n\n".join(m.passage.content for m in memory.search(question, k))
-            model.reset()
-            began = time.perf_counter()
-            messages: list[Any] = [{"role": "user", "content": f"{text}\n\nQuestion: {question}"}]
-            pieces = model.create_chat_completion(
-                messages, max_tokens=24, temperature=0, stream=True
-            )
-            marks = [time.perf_counter() for _ in pieces]
-            times.append(marks[1] - began)
-            rates.append((len(marks) - 2) / (marks[-1] - marks[1]))
-        rows.append((f"llama.cpp text RAG, k={k}, first token, ms", spread(times)))
-        rows.append((f"llama.cpp text RAG, k={k}, decoding, tokens/s", spread(rates, 1)))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            found = pool.submit(llama_rows, folder, list(questions)).result()
+        except BrokenProcessPool:
+            found = [("llama.cpp text RAG", "its process was ended by a signal")]
+    for row in found:
+        rows.append(row)
+
+
+def llama_rows(folder: Path, questions: Sequence[str]) -> list[tuple[str, str]]:
+    """The rows of llama.cpp."""
+    from llama_cpp import Llama
+
+    rows = []
+    model = Llama(os.environ["LLAMA_GGUF"], n_ctx=4096, n_threads=os.cpu_count(), verbose=False)
+    with cmt_sdk.open(folder) as memory:
+        for k in KS:
+            times, rates = [], []
+            for question in questions:
+                text = "\n\n".join(m.passage.content for m in memory.search(question, k))
+                model.reset()
+                began = time.perf_counter()
+                prompt: list[Any] = [{"role": "user", "content": f"{text}\n\nQuestion: {question}"}]
+                pieces = model.create_chat_completion(
+                    prompt, max_tokens=24, temperature=0, stream=True
+                )
+                marks = [time.perf_counter() for _ in pieces]
+                times.append(marks[1] - began)
+                rates.append((len(marks) - 2) / (marks[-1] - marks[1]))
+            rows.append((f"llama.cpp text RAG, k={k}, first token, ms", spread(times)))
+            rows.append((f"llama.cpp text RAG, k={k}, decoding, tokens/s", spread(rates, 1)))
+    return rows
 
 
 def questions_of(path: Path) -> list[str]:
@@ -362,7 +377,7 @@ def measured(parts: Sequence[str], rows: Rows) -> None:
             with cmt_sdk.open(folder) as memory:
                 asking(memory, questions, rows)
                 decoding(memory, questions, rows)
-                llama(memory, questions, rows)
+            llama(folder, questions, rows)
         if "start" in parts:
             starts(folder, questions[0], rows)
         if "serve" in parts:

@@ -236,7 +236,7 @@ def test_kept_replies_may_be_compressed(talk, tmp_path):
     ("card", "model", "setting", "replies"),
     [
         ("smollm2-135m-instruct", "", "", "replies.jsonl.gz"),
-        (QWEN, QWEN, "runtime=onnx", f"replies-{QWEN}.jsonl.gz"),
+        (QWEN, QWEN, "", f"replies-{QWEN}.jsonl.gz"),
     ],
 )
 def test_the_report_is_made_from_the_kept_replies(card, model, setting, replies):

@@ -169,7 +169,7 @@ def test_diverged_histories_say_what_differs(apart: Machines) -> None:
     with pytest.raises(AlreadyExists) as raised:
         apart.to_desktop()
     message = str(raised.value)
-    assert "1 document went on here and in the archive; nothing was imported" in message
+    assert "1 document went on here and in the archive; nothing was stored" in message
     assert f"{FILE} (trip): here version 2 of 20" in message
     assert "in the archive version 2 of 20" in message
     assert "both after version 1 here" in message

@@ -269,8 +269,9 @@ def test_show_tells_the_fidelity_that_was_measured(cmt):
     assert cmt.json("show", whole)["passages"][0]["fidelity"] is None
     with open_fake(cmt.home / "default") as memory:
         (passage,) = memory.passages(whole)
+        made = CompressedPassage("fake", 7, {"bytes": np.zeros(7, np.uint8)})
         memory._store.save(
-            {passage.id: Encoded(CompressedPassage("fake", 7, {}), np.eye(1, 64)[0], 0.876)},
+            {passage.id: Encoded(made, np.eye(1, 64)[0], 0.876)},
             FINGERPRINT,
         )
     assert (
