@@ -116,7 +116,7 @@ def test_workers_share_a_database(cmt, tmp_path):
                 db.exec_driver_sql("UPDATE waiting SET taken_until = now() - interval '1 s'")
             _until(lambda: not memory.stats().pending)
             workers[1].send_signal(signal.SIGTERM)
-            assert workers[1].wait(20) == 0
+            assert workers[1].wait(60) == 0
         finally:
             for process in workers:
                 process.kill()
@@ -127,7 +127,7 @@ def test_workers_share_a_database(cmt, tmp_path):
     assert sum(times.values()) - len(NOTES) <= 2 * 16
 
 
-def _until(holds, seconds=30.0):
+def _until(holds, seconds=120.0):
     """Wait until it holds."""
     end = time.monotonic() + seconds
     while not holds():
