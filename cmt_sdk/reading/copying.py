@@ -68,13 +68,21 @@ class Copying:
         token = best if self._is_free else self._first_allowed([best])
         if token is None:
             least = logits[best] - self._margin
-            token = self._first_allowed([t for t in _likeliest(logits) if logits[t] >= least])
+            likely = [t for t in _likeliest(logits) if logits[t] >= least]
+            if self._places is None and self._margin < math.inf:
+                # "C" for "Card" of Cardiff: the word that it begins, before a likelier other one
+                likely.sort(key=lambda t: not self._word(t).startswith(self._word(best)))
+            token = self._first_allowed(likely)
         if token is None and self._margin < math.inf:
             self._is_free, token = True, best
         if token is None:
             found = {*self._tokens(), *self._stops}
             token = self._first_allowed(sorted(found, key=lambda t: -logits[t]))
         return max(self._stops, key=lambda t: logits[t]) if token is None else token
+
+    def _word(self, token: int) -> bytes:
+        """The bytes of a token, without the space before a word."""
+        return self._prompts.piece(token).removeprefix(b" ")
 
     def _first_allowed(self, tokens: Sequence[int]) -> int | None:
         """Go on with the first of these tokens that is allowed; None without one."""

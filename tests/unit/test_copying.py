@@ -161,6 +161,18 @@ def test_within_the_margin_a_word_is_spelt_as_the_text_spells_it(prompts):
     assert copied(prompts, [MUSEUM], [first, *rest], margin=0.5) == "Lisbon in 2019"
 
 
+def test_a_word_that_the_model_has_begun_goes_before_a_likelier_other_one(prompts):
+    """Its first letter is no token with which the tokenizer begins it."""
+    (letter,) = prompts.ids("xG")[-1:]
+    if prompts.piece(letter) != b"G":
+        pytest.skip("the tokenizer has no token for the letter alone")
+    logits = np.full(500, -9.0, np.float32)
+    galway, cork = (prompts.ids(word)[0] for word in ("Galway", "Cork"))
+    logits[letter], logits[cork], logits[galway] = 9.0, 8.0, 7.0
+    token = Copying(prompts, ["Cork, Galway"], 4.0).next(logits)
+    assert prompts.piece(token).strip()[:1] in (b"G", b"")
+
+
 def test_beyond_the_margin_the_answer_is_free_to_its_end(prompts):
     """Words that no text holds, and after them words that one holds."""
     assert copied(prompts, ["Cork"], wanted(prompts, "Galway in May"), 2.0) == "Galway in May"
