@@ -282,11 +282,10 @@ class _Copy:
         if source.memory is None:
             self._check_proofs(source, rules)
         note_copies(source, self.source, target, self.target)  # before the first document is there
-        budget = target.settings.memory_budget
         done = Progress()
         for progress in archive.merge(found, source.records, rules):
-            if budget and progress.compressed > done.compressed:
-                target._store.evict(budget)
+            if progress.compressed > done.compressed:
+                target._passage_encoder.hold_budget()
             done = progress
             stored = progress.added + progress.updated + progress.unchanged
             self.on_step("documents", stored, source.documents)
