@@ -10,7 +10,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.error_handling import warn
-from cmt_cli.options import Place, json_option, resolve_folder
+from cmt_cli.options import Place, diverged_options, json_option, one_choice, resolve_folder
 from cmt_cli.output import echo, pluralize, print_json, short_id, to_jsonable
 from cmt_cli.progress import progress_bars
 
@@ -36,15 +36,7 @@ def _place(_: click.Context, __: click.Parameter, given: str) -> Place:
 @click.argument("source", callback=_place)
 @click.argument("target", callback=_place)
 @click.option("--verify", is_flag=True, help="Compare only; copy nothing.")
-@click.option(
-    "--theirs",
-    is_flag=True,
-    help="If a document changed in both, make SOURCE's text the current one.",
-)
-@click.option(
-    "--ours", is_flag=True, help="Keep TARGET's text as the current one, SOURCE's in the history."
-)
-@click.option("--both", is_flag=True, help="Keep both: SOURCE's text becomes another document.")
+@diverged_options("SOURCE", "TARGET's text")
 @click.option(
     "--reencode",
     is_flag=True,
@@ -95,13 +87,8 @@ def copy(
       cmt copy notes.cmt restored
       cmt copy notes restored --verify
     """  # noqa: D301 - click reads the escape
-    chosen = [name for name, is_chosen in choices.items() if is_chosen]
-    if len(chosen) > 1:
-        raise click.UsageError(
-            f"--{chosen[0]} and --{chosen[1]} exclude each other: give one of them"
-        )
     options: dict[str, Any] = {
-        "diverged": next(iter(chosen), None),
+        "diverged": one_choice(choices),
         "trust": trust,
         "reencode": reencode,
         "overwrite": overwrite,

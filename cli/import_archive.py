@@ -16,7 +16,13 @@ from cmt_cli.add import AddRun, OnRefused
 from cmt_cli.error_handling import warn
 from cmt_cli.inputs import path_exists
 from cmt_cli.memory_folder import open_or_create
-from cmt_cli.options import Place, json_option, memory_option
+from cmt_cli.options import (
+    Place,
+    diverged_options,
+    json_option,
+    memory_option,
+    one_choice,
+)
 from cmt_cli.output import echo, pluralize, print_json, short_id, short_source, to_jsonable
 from cmt_cli.progress import progress_bars
 from cmt_sdk.errors import InvalidInput, NotFound
@@ -31,17 +37,7 @@ MAX_NAMED = 3  # sources that a message names
     default="",
     help="Namespace path for conversations, e.g. user/ann; documents of an archive keep theirs.",
 )
-@click.option(
-    "--theirs",
-    is_flag=True,
-    help="If a document changed both here and in FILE, make FILE's text the current one.",
-)
-@click.option(
-    "--ours",
-    is_flag=True,
-    help="Keep the text here as the current one; FILE's text goes into the history.",
-)
-@click.option("--both", is_flag=True, help="Keep both: FILE's text becomes another document.")
+@diverged_options("FILE", "the text here")
 @click.option(
     "--trust",
     is_flag=True,
@@ -80,22 +76,18 @@ def import_archive(
       cmt import backup.cmt -m restored
       cmt import chatgpt-export.zip --scope user/ann
     """  # noqa: D301 - click reads the escape
-    chosen = [name for name, is_chosen in choices.items() if is_chosen]
-    if len(chosen) > 1:
-        raise click.UsageError(
-            f"--{chosen[0]} and --{chosen[1]} exclude each other: give one of them"
-        )
+    diverged = one_choice(choices)
     if not path_exists(str(file)):  # before a memory is created
         raise NotFound(f"there is no file or folder {file}")
     if not _is_archive(file):
-        _refuse_options_of_archives([*chosen, *(["trust"] if trust else [])])
+        _refuse_options_of_archives([*filter(None, [diverged]), *(["trust"] if trust else [])])
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
     if scope:
         raise click.UsageError(
             "--scope is for conversations: the documents of an archive keep their own"
         )
-    options = {"diverged": next(iter(chosen), None), "trust": trust, "wait": not no_wait}
+    options = {"diverged": diverged, "trust": trust, "wait": not no_wait}
     _import_documents(file, folder, options, as_json=as_json)
 
 

@@ -180,6 +180,43 @@ exclude_option = click.option(
     metavar="GLOB",
     help="Skip files and folders that match, such as drafts or '*.log' (repeatable).",
 )
+
+
+def diverged_options(source: str, here: str) -> Callable[[Command], Command]:
+    """Options for documents that changed at both ends; `one_choice` reads them.
+
+    Args:
+        source: What the other text comes from, such as FILE.
+        here: The text that is there already, in words.
+    """
+    helps = {
+        "theirs": f"If a document changed in both, make {source}'s text the current one.",
+        "ours": f"Keep {here} as the current one; {source}'s text goes into the history.",
+        "both": f"Keep both: {source}'s text becomes another document.",
+    }
+
+    def decorate(command: Command) -> Command:
+        for name, text in reversed(helps.items()):
+            command = click.option(f"--{name}", is_flag=True, help=text)(command)
+        return command
+
+    return decorate
+
+
+def one_choice(choices: Mapping[str, bool]) -> str | None:
+    """Return the flag that is set, None without one.
+
+    Raises:
+        click.UsageError: Two are set.
+    """
+    chosen = [name for name, is_chosen in choices.items() if is_chosen]
+    if len(chosen) > 1:
+        raise click.UsageError(
+            f"--{chosen[0]} and --{chosen[1]} exclude each other: give one of them"
+        )
+    return next(iter(chosen), None)
+
+
 k_option = click.option(
     "-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Number of passages."
 )
