@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import ModelError, ModelNotFound
-from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.types import CheckResult
 from cmt_sdk.weights.registry import model_info
 

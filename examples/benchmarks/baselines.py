@@ -38,7 +38,8 @@ from transformers import DynamicCache
 import cmt_sdk
 from cmt_cli.main import main as cmt
 from cmt_sdk.memory import Memory
-from cmt_sdk.memory.assembly import LocalEngine, Parts, assemble
+from cmt_sdk.memory.assembly import Parts, assemble
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.neural.attention import NAME
 from cmt_sdk.neural.reader import Reading, TorchReader
 from cmt_sdk.retrieval.retriever import Retriever

@@ -22,7 +22,7 @@ from cmt_sdk.config.settings import Settings
 from cmt_sdk.cpu.entries import Layout, Prefix
 from cmt_sdk.cpu.shape import Shape
 from cmt_sdk.cpu.tokens import read_json
-from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.questions.dataset import QuestionedPassage, read_passages
 from cmt_sdk.reading.codec import Entries

@@ -22,7 +22,7 @@ from cmt_sdk.config.settings import Settings
 from cmt_sdk.cpu.engine import CPUModel, build, fits
 from cmt_sdk.cpu.files import BITS, find_graph
 from cmt_sdk.cpu.graph import EXACT
-from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.questions.dataset import read_passages
 from cmt_sdk.reading.decoding import log_softmax
 from cmt_sdk.weights.registry import model_info

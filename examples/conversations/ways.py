@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import cmt_sdk
 from cmt_sdk.memory import Memory
-from cmt_sdk.memory.assembly import LocalEngine, assemble
+from cmt_sdk.memory.assembly import assemble
+from cmt_sdk.memory.local_engine import LocalEngine
 from examples.conversations.judging import Heard
 
 TURNS_SENT = 12  # an OpenAI client sends that much of the conversation, as `memory.chat` does

@@ -15,7 +15,7 @@ from cmt_sdk.cpu.files import damaged, find_graph
 from cmt_sdk.cpu.graph import EXACT, MICROSOFT, _Builder
 from cmt_sdk.cpu.shape import Shape
 from cmt_sdk.errors import InvalidInput, ModelError, ModelUnsupported
-from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.memory.preparing import check_model, prepare_model
 from cmt_sdk.reading.copying import REPLIES
 from cmt_sdk.testing.families import tiny_model

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 import cmt_sdk
 from cmt_cli.train import train
 from cmt_sdk.config.settings import Settings
-from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.neural.methods.gates import Gates, scaled, wanted
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.partial_forward import run_entries

@@ -13,7 +13,7 @@ from cmt_cli.train import train
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.cpu.engine import CPUModel, build, fits
 from cmt_sdk.cpu.graph import EXACT
-from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.local_engine import LocalEngine
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
