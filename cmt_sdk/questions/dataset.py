@@ -31,14 +31,16 @@ class Question:
 class QuestionedPassage:
     """A passage, its title, and the questions that it answers.
 
-    `neighbours` are the passages that are read together with it, in any order, where its file says
-    so; the questions are about all of them, and this passage fits best.
+    `neighbours` are the passages that are read together with it, where its file says so; the
+    questions are about all of them, and this passage fits best. They stand in any order, or, where
+    `place` is not None, in the order in which they were stated: `place` of them before it.
     """
 
     title: str
     context: str
     questions: tuple[Question, ...]
     neighbours: tuple[str, ...] = ()
+    place: int | None = None
 
 
 def read_lines(path: Path) -> Iterator[dict[str, object]]:
@@ -50,8 +52,9 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     """The passages of a question file in the order of their first questions, each with all of its
     questions.
 
-    Our own lines are {"id", "title", "context", "neighbours": [...], "question", "answers": [...]};
-    id, title and neighbours may be missing, and neighbours count in the first line of a passage.
+    Our own lines are {"id", "title", "context", "neighbours": [...], "place": 2, "question",
+    "answers": [...]}; id, title, neighbours and place may be missing, and neighbours and place
+    count in the first line of a passage.
     Public files are read as `files` describes; those that name their passages by keys need
     the file of texts, `documents`. Raises InvalidInput.
     """
@@ -65,7 +68,7 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     if not found:
         raise InvalidInput(f"{path}: there is no question in it")
     return [
-        QuestionedPassage(row.title, context, tuple(questions), _neighbours(row))
+        QuestionedPassage(row.title, context, tuple(questions), _neighbours(row), _place(row))
         for context, (row, questions) in found.items()
     ]
 
@@ -108,6 +111,17 @@ def _neighbours(row: Row) -> tuple[str, ...]:
             f"{row.where}: 'neighbours' is {_short(row.neighbours)}; it must be a list"
         )
     return tuple(_text("neighbours", text, row.where) for text in row.neighbours)
+
+
+def _place(row: Row) -> int | None:
+    """How many of the neighbours were stated before a row's passage; None: unknown."""
+    place, last = row.place, len(_neighbours(row))
+    if place is None or (type(place) is int and 0 <= place <= last):
+        return place
+    raise InvalidInput(
+        f"{row.where}: 'place' is {_short(place)}; it must be a number from 0 to {last}, that of"
+        " the neighbours before the passage"
+    )
 
 
 def _answers(row: Row) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class Row:
     context: object
     key: str
     neighbours: object = ()
+    place: object = None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -107,6 +108,7 @@ def _row(where: str, fields: Mapping[str, Any]) -> Row:
         context=context,
         key="" if context is not None else str(_first(fields, KEYS) or ""),
         neighbours=fields.get("neighbours", ()),
+        place=fields.get("place"),
     )
 
 

@@ -136,7 +136,7 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
     A pack asks about one or two of the passages. It holds none of the others, or some as
     distractors. It may ask about a passage that it lacks; the answer is then that the notes do not
     say. The passage asked about mostly stands last, where the reader places the best match. Where
-    the file names its neighbours, the pack holds exactly these.
+    the file names its neighbours, the pack holds exactly these, in the order of time if known.
 
     Args:
         lm: Its tokenizer and chat format lay the packs out.
@@ -212,9 +212,12 @@ def _draw_pack(
 
 
 def _among_its_own(lm: FrozenModel, passage: QuestionedPassage, rng: random.Random) -> Pack | None:
-    """A pack that asks about one passage among those that its file names."""
+    """A pack that asks about one passage among those that its file names, in its order if any."""
     shown = [*rng.sample(passage.neighbours, len(passage.neighbours)), passage.context]
-    if rng.random() > BEST_LAST:
+    if passage.place is not None:
+        shown = [*passage.neighbours]
+        shown.insert(passage.place, passage.context)
+    elif rng.random() > BEST_LAST:
         rng.shuffle(shown)
     about = shown.index(passage.context)
     items = [Item(q.text, rng.choice(q.answers), about) for q in _some(passage, rng)]

@@ -496,6 +496,15 @@ def test_a_passage_is_read_among_its_neighbours():
     assert 0.6 * len(packs) < last < len(packs)
 
 
+def test_a_passage_that_has_a_place_is_read_in_it():
+    """So a reader can learn that what was stated later holds."""
+    made = [replace(p, neighbours=("It was cold.", "It rains."), place=1) for p in passages()]
+    for pack in draw(tiny_frozen(), Mixture({"towns": made}, {"towns": 1.0}, 0)):
+        own = next(p for p in made if p.context in pack.contents)
+        assert list(pack.contents) == ["It was cold.", own.context, "It rains."]
+        assert set(pack.about) == {1}
+
+
 def test_a_pack_keeps_questions_apart():
     """Each question sees itself and what came before in it, no other question; labels are the
     answers' tokens.

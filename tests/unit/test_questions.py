@@ -64,6 +64,22 @@ def test_a_passage_has_the_neighbours_of_its_first_line(tmp_path: Path) -> None:
     ]
 
 
+def test_a_passage_may_have_a_place_among_its_neighbours(tmp_path: Path) -> None:
+    """It counts those before it; without one, their order tells nothing."""
+    first = ROW | {"neighbours": ["It stayed.", "It burned."]}
+    second = first | {"context": "It grew.", "place": 2}
+    (tmp_path / "a.jsonl").write_bytes(lines_of(first, second))
+    assert [p.place for p in read_passages(tmp_path / "a.jsonl")] == [None, 2]
+
+
+@pytest.mark.parametrize("place", [3, -1, True, "1"])
+def test_refuses_what_is_no_place(tmp_path: Path, place: object) -> None:
+    """The message says which numbers there are."""
+    row = ROW | {"neighbours": ["It stayed.", "It burned."], "place": place}
+    (tmp_path / "a.jsonl").write_bytes(lines_of(row))
+    assert "it must be a number from 0 to 2" in complaint(tmp_path / "a.jsonl")
+
+
 @pytest.mark.parametrize("neighbours", ["It stayed.", [1], [""], {"a": "b"}])
 def test_refuses_what_is_no_neighbour(tmp_path: Path, neighbours: object) -> None:
     """The message names the line and the field."""
