@@ -260,8 +260,7 @@ class Answerer:
     def _stream(
         self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> Iterator[Piece]:
-        # the best one last: the reader reads best what is nearest to the question
-        passages = [m.passage for m in reversed(matches)]
+        passages = [m.passage for m in newest.in_reading_order(matches)]
         prompt = _prompt(ask, matches)
         if kind == "none":
             prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)

@@ -158,7 +158,7 @@ def _files(given: Path) -> list[Path]:
 
 
 # Files that validate a run on several of the files below, where it has them.
-JUDGES = ("squad_v1_train_part", "squadshifts_new_wiki", "short_notes")
+JUDGES = ("squad_v1_train_part", "squadshifts_new_wiki", "short_notes", "changes")
 # How often each file is drawn.
 MIXTURE = {
     "squad_v1_train_part": 0.46,
@@ -175,4 +175,6 @@ MIXTURE = {
     # examples/notes100/make_training.py makes it; a draw of five notes has a third of the answer
     # tokens of a draw of five passages
     "short_notes": 5.0,
+    # examples/conversations/make_training.py makes it; statements in the order of time
+    "changes": 5.0,
 }
