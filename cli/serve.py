@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import click
 
@@ -53,6 +55,23 @@ CLOSE_SECONDS = 0.3  # to close the memory after the server has stopped
     show_default=True,
     help="Store the facts that users state to /v1.",
 )
+@click.option(
+    "--drain",
+    "drain_seconds",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long running requests have to end after SIGTERM.",
+)
+@click.option(
+    "--log",
+    "log_format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="The form of the log on stderr; json is one object per line.",
+)
 @generator_options
 @memory_option
 def serve(
@@ -66,14 +85,19 @@ def serve(
     max_body: int,
     max_queue: int,
     remember: bool,
+    drain_seconds: float,
+    log_format: Literal["text", "json"],
     folder: Place,
     generator: Mapping[str, Any],
 ) -> None:
-    """Serve a memory over HTTP, until Ctrl-C.
+    """Serve a memory over HTTP, until Ctrl-C or SIGTERM.
 
     /v1 answers OpenAI clients from the memory and stores the facts that they state. /api manages
     documents; /openapi.json describes it. / is a page for a browser. The log has one line per
     request, without its text.
+
+    /healthz, /readyz and /metrics are for operations. On SIGTERM /readyz and new requests get 503,
+    and running ones end. With OTEL_EXPORTER_OTLP_ENDPOINT set, spans of requests are sent there.
 
     \b
     Example:
@@ -85,13 +109,16 @@ def serve(
 
     is_new = not cmt_sdk.Memory.exists(folder)
 
+    def tell(message: str) -> None:
+        if log_format == "json":
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            message = json.dumps({"time": now, "level": "info", "message": message.strip()})
+        echo(message, err=True)
+
     def ready(url: str) -> None:
-        echo(f"serving {folder} at {url}; Ctrl-C ends", err=True)
+        tell(f"serving {folder} at {url}; Ctrl-C ends")
         if is_new:
-            echo(
-                "there was no memory in that folder: this is a new one, with nothing in it",
-                err=True,
-            )
+            tell("there was no memory in that folder: this is a new one, with nothing in it")
 
     options: dict[str, Any] = {
         "host": host,
@@ -103,11 +130,13 @@ def serve(
         "user_headers": user_headers,
         "max_body": max_body * 2**20,
         "max_queue": max_queue,
+        "drain_seconds": drain_seconds,
+        "log_format": log_format,
     }
     with open_or_create(folder, **generator) as memory:
         has_served = run(memory, on_ready=ready, **options)
         _close(memory)
-    echo("\nstopped; what was stored is safe", err=True)
+    tell("\nstopped; what was stored is safe")
     if has_served:
         sys.stderr.flush()
         # exit at once: neither wait for a computation in a thread nor for the interpreter's cleanup

@@ -1,4 +1,5 @@
-"""Middleware: checks host, origin, token and size of every request; sets headers of every response.
+"""Middleware: checks host, origin, token and size of every request; sets headers of every response;
+refuses requests while the server stops.
 
 A page of another site must not reach a server on this machine. Browsers send the origin of the
 page, which must be the server's own or an allowed one. If an attacker binds a foreign name to this
@@ -9,9 +10,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import logging
-import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,8 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cmt_adapters.origins import Origins, hostname
 from cmt_adapters.server.http_responses import error_response, internal_error
-
-log = logging.getLogger("cmt_adapters.server.serve")
+from cmt_adapters.server.model_queue import SHUTTING_DOWN
 
 POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors"
@@ -34,7 +32,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-PROTECTED_PATHS = ("/api/", "/v1/")
+WORK_PATHS = ("/api/", "/v1/")
+PROTECTED_PATHS = (*WORK_PATHS, "/metrics")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class AccessRules:
     """The rules for requests.
 
     Attributes:
-        token: Required for /api and /v1; None requires no token.
+        token: Required for /api, /v1 and /metrics; None requires no token.
         origins: Allowed pages and apps, next to the server's own page.
         hosts: Names of the server, next to "localhost" and every IP address.
         max_body: Maximum size of a request body in bytes.
@@ -55,11 +54,21 @@ class AccessRules:
 
 
 class OriginMiddleware:
-    """Outermost ASGI middleware: checks host and origin, sets headers, logs each request."""
+    """Outer ASGI middleware: checks host and origin, and sets headers.
 
-    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
+    Args:
+        app: The application.
+        rules: The rules for requests.
+        is_stopping: Whether the server ends: new requests to /api and /v1 get 503, so
+            that a client or a proxy asks another server.
+    """
+
+    def __init__(
+        self, app: ASGIApp, rules: AccessRules, is_stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self._app = app
         self._rules = rules
+        self._is_stopping = is_stopping
         self._hosts = {"localhost", *rules.hosts, *rules.origins.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,23 +76,13 @@ class OriginMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start = time.perf_counter()
-        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                _add_headers(message, is_protected=_is_protected(scope))
+                _add_headers(message, is_protected=_is_in(scope, PROTECTED_PATHS))
             await send(message)
 
-        try:
-            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
-        finally:
-            # The log has the route's pattern, never the address: that may hold a question or name.
-            route = getattr(scope.get("route"), "path_format", "-")
-            milliseconds = 1000 * (time.perf_counter() - start)
-            log.info("%s %s %d %.0f ms", scope["method"], route, status, milliseconds)
+        await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
@@ -108,6 +107,8 @@ class OriginMiddleware:
                 f"origin {origin!r:.80}: pages of other origins may not ask; start the server with"
                 " --origin URL",
             )
+        if self._is_stopping() and _is_in(scope, WORK_PATHS):
+            return error_response(503, SHUTTING_DOWN, "Busy")
         return None
 
 
@@ -124,7 +125,7 @@ class AuthMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if _is_protected(scope) and not self._accepts(headers.get("authorization", "")):
+        if _is_in(scope, PROTECTED_PATHS) and not self._accepts(headers.get("authorization", "")):
             message = "no token, or not the right one: send the header Authorization: Bearer TOKEN"
             await error_response(401, message, "invalid_api_key")(scope, receive, send)
             return
@@ -163,12 +164,12 @@ class AuthMiddleware:
         )
 
 
-def _is_protected(scope: Scope) -> bool:
-    """Return whether the path needs a token, also if another app has mounted this one."""
+def _is_in(scope: Scope, paths: tuple[str, ...]) -> bool:
+    """Return whether the path begins with one of these, also if another app has mounted this."""
     path: str = scope["path"]
     rest = path.removeprefix(scope.get("root_path", ""))
     # the same rule by which Starlette finds routes
-    return (rest if rest[:1] in ("", "/") else path).startswith(PROTECTED_PATHS)
+    return (rest if rest[:1] in ("", "/") else path).startswith(paths)
 
 
 def _add_headers(message: Message, *, is_protected: bool) -> None:

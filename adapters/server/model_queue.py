@@ -61,6 +61,7 @@ class ModelQueue:
         memory: The memory whose model answers.
         limit: How many requests may wait for a slot.
         remember: Whether chats store what users state, unless a request says otherwise.
+        on_answer: Called with each complete answer, in the context of its request.
 
     Attributes:
         waiting: How many requests wait for a slot.
@@ -68,9 +69,17 @@ class ModelQueue:
         converting: Slots for the conversion of uploaded files.
     """
 
-    def __init__(self, memory: cmt_sdk.Memory, limit: int, *, remember: bool = True) -> None:
+    def __init__(
+        self,
+        memory: cmt_sdk.Memory,
+        limit: int,
+        *,
+        remember: bool = True,
+        on_answer: Callable[[cmt_sdk.Answer], None] = lambda _: None,
+    ) -> None:
         self.memory = memory
         self.remember = remember
+        self._on_answer = on_answer
         self._limit = limit
         self._lock = asyncio.Lock()
         self.waiting = 0
@@ -226,6 +235,7 @@ class ModelQueue:
                     client.put(piece)
             finally:
                 self._thread.submit(pieces.close)  # type: ignore[attr-defined] # a generator, in which a step may be running
+            self._on_answer(stream.answer)
             return stream.answer
 
     async def answer(self, question: str, **options: Any) -> cmt_sdk.Answer:

@@ -28,7 +28,6 @@ from cmt_adapters.server.schemas import (
     DocumentValue,
     ForgetRequest,
     FullDocument,
-    Health,
     MapValue,
     Matches,
     MatchValue,
@@ -56,12 +55,6 @@ CLOCK_TOLERANCE = timedelta(milliseconds=1)
 ScopeQuery = Annotated[
     NamedScope | None, Query(description="Only this scope and the scopes below it.")
 ]
-
-
-@router.get("/health", responses=failure_responses())
-async def health() -> Health:
-    """Report that the server is up."""
-    return Health(ok=True)
 
 
 @router.get("/stats", responses=failure_responses())

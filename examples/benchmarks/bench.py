@@ -233,7 +233,7 @@ def served(folder: Path) -> Iterator[str]:
     try:
         for _ in range(600):
             try:
-                urllib.request.urlopen(f"{address}/api/health").close()  # noqa: S310 - our own
+                urllib.request.urlopen(f"{address}/healthz").close()  # noqa: S310 - our own
                 break
             except OSError:
                 time.sleep(0.1)

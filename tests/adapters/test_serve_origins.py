@@ -142,7 +142,7 @@ def sent(server, head, body=b""):
     host, port = server.url.removeprefix("http://").split(":")
     bearer = f"Authorization: Bearer {server.token}"
     lines = [*head, f"Host: {host}:{port}", bearer, "Content-Type: application/json", "", ""]
-    after = f"GET /api/health HTTP/1.1\r\nHost: {host}\r\n{bearer}\r\nConnection: close\r\n\r\n"
+    after = f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n{bearer}\r\nConnection: close\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall("\r\n".join(lines).encode() + body + after.encode())
         got = b"".join(iter(lambda: connection.recv(65536), b"")).decode("latin-1")
@@ -165,7 +165,7 @@ def test_a_body_that_is_framed_twice_is_refused(server, framed):
     for line in (
         "POST /api/documents HTTP/1.1",
         "POST /v1/chat/completions HTTP/1.1",
-        "GET /api/health HTTP/1.1",
+        "GET /healthz HTTP/1.1",
     ):
         statuses, text = sent(server, [line, *framed], CHUNKED)
         assert statuses == ["400"]

@@ -13,7 +13,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from cmt_adapters.server.serve import RedactingFormatter, app, serve
+from cmt_adapters.server.logs import RedactingFormatter
+from cmt_adapters.server.serve import app, serve
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
 from tests.adapters.serving import running
@@ -60,7 +61,7 @@ def test_without_the_token_nothing_is_answered(closed_server, given):
     """
     headers = {} if given is None else {"Authorization": given.encode("latin-1")}
     with httpx.Client(base_url=closed_server.url, headers=headers) as http:
-        for path in ("/api/documents", "/v1/models", "/api/nowhere", "/api/health"):
+        for path in ("/api/documents", "/v1/models", "/api/nowhere", "/metrics"):
             answer = http.get(path)
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert answer.json()["error"]["type"] == "authentication_error"
@@ -77,7 +78,7 @@ def test_the_token_opens(closed_server):
             client.with_options(api_key="wrong").models.list()
     assert (
         closed_server.http.get(
-            "/api/health", headers={"Authorization": f"bearer {TOKEN}"}
+            "/api/stats", headers={"Authorization": f"bearer {TOKEN}"}
         ).status_code
         == 200
     )
@@ -144,7 +145,7 @@ def test_foreign_names_of_this_machine_are_refused(open_server, host):
 )
 def test_own_names_are_known(open_server, host):
     """Every address, for a page cannot choose it, and the hosts of the origins that may ask."""
-    assert open_server.http.get("/api/health", headers={"Host": host}).status_code == 200
+    assert open_server.http.get("/healthz", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -175,9 +176,7 @@ def test_the_own_page_and_named_ones_may_ask(open_server):
     """The server's own origin as a browser sees it, and a named one, with the headers that let it
     read the answer.
     """
-    assert (
-        open_server.http.get("/api/health", headers={"Origin": open_server.url}).status_code == 200
-    )
+    assert open_server.http.get("/healthz", headers={"Origin": open_server.url}).status_code == 200
     asked = {
         "Origin": PARTNER,
         "Access-Control-Request-Method": "PATCH",
@@ -186,7 +185,7 @@ def test_the_own_page_and_named_ones_may_ask(open_server):
     before = open_server.http.options("/api/documents/x", headers=asked)
     assert (before.status_code, before.headers["access-control-allow-origin"]) == (200, PARTNER)
     assert (
-        open_server.http.get("/api/health", headers={"Origin": PARTNER}).headers[
+        open_server.http.get("/healthz", headers={"Origin": PARTNER}).headers[
             "access-control-allow-origin"
         ]
         == PARTNER
