@@ -18,6 +18,8 @@ from cmt_sdk.errors import InvalidSetting
 LogFormat: TypeAlias = Literal["text", "json"]
 SERVER = "cmt_adapters.server.serve"
 log = logging.getLogger(SERVER)
+# asked every few seconds: a line only where they fail
+PROBES = ("/healthz", "/readyz", "/metrics")
 
 
 def log_request(method: str, route: str, status: int, milliseconds: float, request_id: str) -> None:
@@ -29,8 +31,14 @@ def log_request(method: str, route: str, status: int, milliseconds: float, reque
         "status": status,
         "milliseconds": round(milliseconds, 1),
     }
-    log.info(
-        "%s %s %d %.0f ms", method, route, status, milliseconds, extra={"request_fields": fields}
+    log.log(
+        logging.DEBUG if route in PROBES and status == 200 else logging.INFO,
+        "%s %s %d %.0f ms",
+        method,
+        route,
+        status,
+        milliseconds,
+        extra={"request_fields": fields},
     )
 
 

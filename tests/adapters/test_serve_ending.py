@@ -86,7 +86,10 @@ def test_an_answer_that_does_not_end_is_broken_off(tmp_path, end):
     """With a status, in a stream with its last event; who waits is told too, and what was stored is
     there afterwards.
     """
-    with contextlib.ExitStack() as stack, serving(HELD, tmp_path / "notes", end=end) as url:
+    with (
+        contextlib.ExitStack() as stack,
+        serving(HELD, tmp_path / "notes", "--drain", "0.5", end=end) as url,
+    ):
         made = httpx.post(f"{url}/api/documents", json={"text": GENOA}).json()
         stream = stack.enter_context(
             httpx.stream(
@@ -110,7 +113,7 @@ def test_an_answer_that_does_not_end_is_broken_off(tmp_path, end):
 
 def test_compression_that_does_not_end_is_left(tmp_path):
     """The text is safe, and is compressed when the memory is next opened."""
-    with serving(HELD, tmp_path / "notes", end=signal.SIGTERM) as url:
+    with serving(HELD, tmp_path / "notes", "--drain", "0.5", end=signal.SIGTERM) as url:
         made = httpx.post(
             f"{url}/api/documents", json={"text": "This goes on for ever.", "wait": False}
         ).json()
@@ -145,7 +148,19 @@ def test_a_conversion_that_does_not_end_is_ended(tmp_path):
 @contextlib.contextmanager
 def serving_with(program, first, memory):
     """As `serving`, for a program that takes an argument before the others."""
-    words = [sys.executable, "-c", program, first, "serve", "-m", str(memory), "--port", "0"]
+    words = [
+        sys.executable,
+        "-c",
+        program,
+        first,
+        "serve",
+        "-m",
+        str(memory),
+        "--port",
+        "0",
+        "--drain",
+        "0.5",
+    ]
     with subprocess.Popen(
         words, env={**os.environ, "CMT_TOKEN": ""}, stderr=subprocess.PIPE, text=True
     ) as process:
