@@ -66,10 +66,10 @@ GROUPS = {
         "mcp", "httpx", tests=("tests/adapters/test_mcp.py", "tests/adapters/test_mcp_command.py")
     ),
     "serve": Group(
-        ("serve", "files"),
+        ("serve", "files", "otel"),
         tuple(
             f"tests/adapters/test_serve_{of}.py"
-            for of in ("command", "memory", "openai", "queue", "safety", "schema")
+            for of in ("command", "memory", "openai", "operations", "queue", "safety", "schema")
         ),
         ("httpx", "openai", "schemathesis>=4.0"),
     ),

@@ -59,7 +59,9 @@ class Monitor:
         self._request_seconds = Histogram(
             "request_seconds", "From a request to its last byte.", ["route"], buckets=SECONDS, **own
         )
-        self._answers = Counter("answers", "Answers to questions, without abstentions.", **own)
+        self._answers = Counter(
+            "answers", "Answers and replies of the model but abstentions.", **own
+        )
         self._abstentions = Counter(
             "abstentions", "Questions that the memory does not answer.", **own
         )
@@ -93,7 +95,7 @@ class Monitor:
         self._request_seconds.labels(route).observe(seconds)
 
     def answered(self, answer: cmt_sdk.Answer) -> None:
-        """Count an answer. A reply that no model wrote, such as to a statement, is none."""
+        """Count an answer, unless no model wrote it: the reply to a statement is fixed."""
         if not answer.milliseconds:
             return
         (self._abstentions if answer.abstained else self._answers).inc()
