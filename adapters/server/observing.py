@@ -14,6 +14,8 @@ from cmt_adapters.server.logs import log_request
 from cmt_adapters.server.monitor import Monitor
 from cmt_adapters.server.tracing import Tracing
 
+# A method can be any word of the client.
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 REQUEST_ID = "X-Request-ID"
 # what proxies make: a UUID, or hexadecimal digits. Anything else could be words.
 ACCEPTED_ID = re.compile(r"[0-9A-Fa-f-]{8,64}")
@@ -41,6 +43,7 @@ class ObservingMiddleware:
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID, "")
         request_id = given if ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
+        method = scope["method"] if scope["method"] in METHODS else "other"
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -61,9 +64,9 @@ class ObservingMiddleware:
                     # the pattern, never the address: that may hold a question or a name
                     route = getattr(scope.get("route"), "path_format", "-")
                     if span is not None:
-                        span.ended(scope["method"], route, status)
+                        span.ended(method, route, status)
         finally:
             seconds = time.perf_counter() - start
             self._monitor.running -= 1
-            self._monitor.request_ended(scope["method"], route, status, seconds)
-            log_request(scope["method"], route, status, 1000 * seconds, request_id)
+            self._monitor.request_ended(method, route, status, seconds)
+            log_request(method, route, status, 1000 * seconds, request_id)
