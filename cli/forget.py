@@ -90,8 +90,16 @@ def _print_receipt(receipt: cmt_sdk.Receipt) -> None:
     )
     if not receipt.complete:
         echo(
-            "another process still reads the previous state; the next command after it ends erases"
-            " that",
+            "another process still reads the previous state, or deletes objects; the next command"
+            " after it ends finishes this",
+            fg="red",
+        )
+    if receipt.objects:
+        echo(f"{pluralize(len(receipt.objects), 'object')} deleted")
+    if receipt.objects_unproven:
+        echo(
+            f"of {pluralize(len(receipt.objects_unproven), 'object')} earlier versions may be"
+            " there: the place of the objects keeps versions, and its own rules delete them",
             fg="red",
         )
     if receipt.copies:

@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": "cmt_cli.eval:eval_command",
     "export": "cmt_cli.export:export",
     "forget": "cmt_cli.forget:forget",
+    "gc": "cmt_cli.gc:gc",
     "import": "cmt_cli.import_archive:import_archive",
     "list": "cmt_cli.list:list_",
     "mcp": "cmt_cli.mcp:mcp",

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         CheckResult,
         Citation,
         Copied,
+        DeletedObjects,
         Document,
         Filter,
         Intent,
@@ -133,8 +134,9 @@ _DEFERRED: Mapping[str, str] = {
     "cmt_sdk.text.characters": "clean_text",
     "cmt_sdk.text.provenance": "place_of",
     "cmt_sdk.types": (
-        "Answer CheckResult Citation Copied Document Filter Intent Match Page Passage Progress "
-        "READERS ReaderKind Receipt SEARCH_MODES SearchMode Source Stats Turn Where"
+        "Answer CheckResult Citation Copied DeletedObjects Document Filter Intent Match Page "
+        "Passage Progress READERS ReaderKind Receipt SEARCH_MODES SearchMode Source Stats Turn "
+        "Where"
     ),
     "cmt_sdk.types.scopes": "check_scope is_scope",
     "cmt_sdk.types.vectors": "Embeddings",
@@ -162,6 +164,7 @@ __all__ = [
     "Citation",
     "Copied",
     "DatabaseAddress",
+    "DeletedObjects",
     "Document",
     "DocumentNotFound",
     "Embedder",
@@ -280,8 +283,8 @@ def open(  # noqa: A001 - the word users know
         InvalidSetting: An unknown setting, a value outside its range, or a setting that the
             compressor does not use.
         StorageError: The disk or the database refused.
-        MissingExtra: `encrypted=True` without the extra `encryption`, or the address of a database
-            without the extra `postgres`.
+        MissingExtra: `encrypted=True` without the extra `encryption`, the address of a database
+            without the extra `postgres`, or `objects=` without the extra `objects`.
 
     Example:
         >>> with cmt_sdk.open("notes") as memory:

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from cmt_sdk.config.settings import is_loopback
+from cmt_sdk.config.address import is_loopback
 from cmt_sdk.errors import GeneratorError, InvalidSetting
 from cmt_sdk.types import Piece, Usage
 

@@ -16,6 +16,7 @@ from cmt_sdk.types import (
     AnswerSpan,
     CheckResult,
     CompressedPassage,
+    DeletedObjects,
     Document,
     Encoded,
     Filter,
@@ -269,6 +270,8 @@ class Store(Protocol):
 
     def find_traces(self, removed: Sequence[Document]) -> tuple[list[str], int]: ...
 
+    def delete_unused_objects(self, *, look: bool = False) -> DeletedObjects: ...
+
     # passages, compressed passages and embeddings
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]: ...
@@ -304,6 +307,8 @@ class Store(Protocol):
     def evict(self, budget_bytes: int) -> int: ...
 
     # upkeep
+
+    def keep_objects(self, location: str | None, cache_bytes: int) -> None: ...
 
     def identity(self) -> str: ...
 

@@ -23,7 +23,7 @@ from cmt_sdk.config.address import DatabaseAddress
 
 VARIABLE = "CMT_TEST_POSTGRES"
 PASSWORD = "s3cret-of-tests"  # noqa: S105 - looked for in messages
-TABLES = "documents, passages, vectors, memories, waiting, fingerprints, settings"
+TABLES = "documents, passages, vectors, memories, waiting, fingerprints, settings, objects"
 
 
 @dataclass(frozen=True)

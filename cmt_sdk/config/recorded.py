@@ -15,7 +15,15 @@ from cmt_sdk.config.settings import Settings
 
 FITTED = "fitted"  # the name of the record of a fitted compression, next to the settings
 # settings that fit one machine: no copy has them
-LOCAL = ("device", "runtime", "generator", "generator_model", "generator_timeout")
+LOCAL = (
+    "device",
+    "runtime",
+    "generator",
+    "generator_model",
+    "generator_timeout",
+    "objects",
+    "object_cache",
+)
 FITTED_TO = ("model", "adapter", "compressor")  # the settings that a compression is fitted to
 
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypedDict, get_args, get_type_hints
-from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 
+from cmt_sdk.config.address import object_fault, web_address
 from cmt_sdk.config.methods import (
     DEFAULT_METHOD,
     MethodInfo,
@@ -45,6 +44,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "exact_limit": (0, 2**31),
     "max_document_bytes": (1, 2**31 - 1),
     "generator_timeout": (1, 86_400),
+    "object_cache": (0, 2**62),
 }
 
 
@@ -72,6 +72,8 @@ class SettingsFields(TypedDict, total=False):
     generator: str | None
     generator_model: str | None
     generator_timeout: float
+    objects: str | None
+    object_cache: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,10 @@ class Settings:
             on another machine is used only where the caller names it.
         generator_model: The name by which that server knows its model.
         generator_timeout: Seconds to wait for the next piece of its answer.
+        objects: Where compressed passages of 32 KB and more are kept, in place of the database:
+            "s3://bucket/prefix", "gs://bucket/prefix", "az://container/prefix" or
+            "file:///folder". None: new ones go into the database.
+        object_cache: Bytes of objects that are kept on this machine's disk. 0: none.
 
     Raises:
         InvalidSetting: A value outside its range, or a setting that the chosen compressor does not
@@ -163,6 +169,8 @@ class Settings:
     generator: str | None = None
     generator_model: str | None = None
     generator_timeout: float = 120
+    objects: str | None = None
+    object_cache: int = 2_000_000_000
 
     def __post_init__(self) -> None:
         for name, values in {**CHOICES, "compressor": method_names()}.items():
@@ -178,12 +186,14 @@ class Settings:
                 raise InvalidSetting(f"{name}={value!r}: choose a number from {low} to {high}")
         self._check_method()
         self._check_generator()
+        if self.objects is not None and (fault := object_fault(self.objects)):
+            raise InvalidSetting(fault)
 
     def _check_generator(self) -> None:
         """Raise InvalidSetting for an address that is none, or that would hold a secret."""
         if self.generator is None:
             return
-        parts = _url(self.generator)
+        parts = web_address(self.generator)
         if parts is None or parts.username or parts.password or parts.query or parts.fragment:
             shown = self.generator if parts is None else f"{parts.scheme}://…{parts.path}"
             raise InvalidSetting(
@@ -316,25 +326,6 @@ class Settings:
         return values
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an http address names this machine itself."""
-    host = getattr(_url(address), "hostname", None) or ""
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def _url(address: str) -> SplitResult | None:
-    """The parts of an http or https address; None for anything else."""
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except (ValueError, TypeError, AttributeError):  # a port that is no number; no text
-        return None
-    is_clean = address.isprintable() and " " not in address
-    return parts if is_address and is_clean else None
-
-
 def _all_names() -> str:
     return ", ".join(Settings.names())
 
@@ -358,6 +349,11 @@ def models_dir() -> Path:
     """The folder that holds pulled models: $CMT_MODELS, else the platform's cache folder."""
     given = os.environ.get("CMT_MODELS")
     return Path(given).expanduser() if given else platformdirs.user_cache_path("cmt") / "models"
+
+
+def objects_dir() -> Path:
+    """The folder that keeps objects on this machine: `objects` in the platform's cache folder."""
+    return platformdirs.user_cache_path("cmt") / "objects"
 
 
 def archive_key() -> Path:

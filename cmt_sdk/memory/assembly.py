@@ -72,9 +72,12 @@ def assemble(
         store = stores.in_database(path, scope, need_model, create=create, encrypted=encrypted)
     else:
         store = stores.in_folder(path, scope, need_model, create=create, encrypted=encrypted)
+    if given.objects is not None:  # refused before it is recorded
+        store.keep_objects(given.objects, given.object_cache)
     settings = _settings(
         store, overrides, _default_compression if engine is None else _own_compression
     )
+    store.keep_objects(settings.objects, settings.object_cache)
     if engine is None:
         _warn_of_untrained(settings)
         if embedder is None and kept_model is not None:

@@ -9,7 +9,7 @@ from cmt_sdk.answering.asking import filter_of
 from cmt_sdk.errors import InvalidFilter, StorageError, StorageLocked
 from cmt_sdk.memory.lookup import Lookup
 from cmt_sdk.system import daemon
-from cmt_sdk.types import Receipt, Where
+from cmt_sdk.types import DeletedObjects, Receipt, Where
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Forgetting(Lookup):
 
         Returns:
             A Receipt of what went, and of what a scan of every byte of the files found left of it.
+            It names the objects that were deleted with it, if the memory has any.
 
         Raises:
             InvalidFilter: No condition is given, or one that cannot be asked for.
@@ -59,7 +60,7 @@ class Forgetting(Lookup):
         before = self._store.stats().file_bytes
         removed = self._store.delete(filter, erase=True)
         try:
-            complete = self._erase(FORGET_WAIT)
+            complete, objects = self._erase(FORGET_WAIT)
         except StorageError as error:
             raise type(error)(
                 f"{error}. The documents are gone; their bytes go when the memory is next opened"
@@ -77,6 +78,8 @@ class Forgetting(Lookup):
             complete=complete,
             at=self._store.now(),
             copies=self._store.copies(),
+            objects=objects.names,
+            objects_unproven=objects.unproven,
         )
 
     def keep_out(self, sources: Iterable[str], *, scope: str = "", out: bool = True) -> None:
@@ -92,20 +95,22 @@ class Forgetting(Lookup):
         """Those of the sources that `keep_out` recorded for this scope."""
         return self._store.kept_out(scope, sources)
 
-    def _erase(self, wait: float) -> bool:
-        """Erase the deleted documents from the files.
+    def _erase(self, wait: float) -> tuple[bool, DeletedObjects]:
+        """Erase the deleted documents from the files, and delete their objects.
 
         Returns:
-            False, and the erasure stays due, if a reader keeps the old state for `wait` seconds.
+            False, and the erasure stays due, if a reader keeps the old state for `wait` seconds, or
+            another process is deleting the objects; the objects that were deleted.
         """
         due = self._store.erasure_due()
         if due is None:
-            return True
+            return True, DeletedObjects()
         complete = self._store.erase(wait)
         self._index.erase()  # its files hold the embeddings
-        if complete:
+        objects = self._store.delete_unused_objects()
+        if complete := complete and not objects.left:
             self._store.erased(due)
-        return complete
+        return complete, objects
 
     def _finish_erasing(self) -> None:
         """Finish an erasure that a crash, a full disk or a reading process interrupted."""

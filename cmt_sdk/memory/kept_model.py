@@ -27,6 +27,8 @@ NOT_OF_THE_MODEL = (
     "generator",
     "generator_model",
     "generator_timeout",
+    "objects",
+    "object_cache",
 )
 Stamp: TypeAlias = tuple[str, int, int, int]
 Sources: TypeAlias = "tuple[Bundle, frozenset[Stamp]]"

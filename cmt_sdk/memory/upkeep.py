@@ -13,7 +13,7 @@ from cmt_sdk.config.recorded import FITTED, asked, portable, recalled
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting, StorageError
 from cmt_sdk.memory.changing import Changing
-from cmt_sdk.types import CheckResult, Progress
+from cmt_sdk.types import CheckResult, DeletedObjects, Progress
 
 if TYPE_CHECKING:
     from cmt_sdk.archive import Choice
@@ -152,6 +152,22 @@ class Upkeep(Changing):
         self._index.rebuild()
         return count
 
+    def delete_unused_objects(self) -> DeletedObjects:
+        """Delete the objects that no passage needs any more, where the setting `objects` has put
+        compressed passages outside the database.
+
+        `forget` does this, and so does adding, from time to time. This call also looks through the
+        place for objects that the memory does not know, such as after a backup was restored, and
+        deletes those that are a day old.
+
+        Returns:
+            What was deleted. Without objects that is nothing.
+
+        Raises:
+            StorageError: The place gives no answer: call again, and it goes on.
+        """
+        return self._store.delete_unused_objects(look=True)
+
     def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Copy the memory as of one moment, while others write.
 
@@ -192,6 +208,8 @@ class Upkeep(Changing):
         """
         recorded = self._store.settings()
         changed = asked(recorded, settings)
+        if "objects" in settings:  # one that cannot be used would keep the memory from opening
+            self._store.keep_objects(changed.objects, changed.object_cache)
         fitted = {name: value for name, value in recorded.items() if name == FITTED}
         self._store.set_settings(asdict(changed) | fitted)
         return recalled(changed, recorded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3  # for the numbers of its errors
 import uuid
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def back_up(
     *,
     overwrite: bool = False,
     read_only: bool = False,
+    complete: Callable[[driver.Connection], None] | None = None,
 ) -> Path:
     """Copy a folder's database as of one moment with SQLite's backup API (sqlite.org/backup.html).
 
@@ -34,6 +36,7 @@ def back_up(
         key: the database's key.
         overwrite: replace an existing file.
         read_only: the folder cannot be written.
+        complete: brings what is kept elsewhere into the copy, before anyone sees that.
 
     Returns:
         The file. It is complete and on the disk, or does not exist.
@@ -67,7 +70,7 @@ def back_up(
         made = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         try:
             made.touch(mode=0o600)
-            _copy(folder / FILE, made, key, "read" if read_only else "existing")
+            _copy(folder / FILE, made, key, "read" if read_only else "existing", complete)
             flush(made)
             made.replace(file)
             flush(file)
@@ -77,13 +80,21 @@ def back_up(
     return file
 
 
-def _copy(database: Path, to: Path, key: driver.Key | None, access: driver.Access) -> None:
+def _copy(
+    database: Path,
+    to: Path,
+    key: driver.Key | None,
+    access: driver.Access,
+    complete: Callable[[driver.Connection], None] | None,
+) -> None:
     with (
         closing(driver.connect(database, key, timeout=WAIT_SECONDS, access=access)) as old,
         closing(driver.connect(to, key, isolation_level=None)) as new,
     ):
         _fill(new, old, database)
         new.execute("DELETE FROM generation")  # its index file stays behind
+        if complete:
+            complete(new)
         new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
         faults = [row[0] for row in new.execute("PRAGMA integrity_check(3)")]
     if faults != ["ok"]:

@@ -22,6 +22,7 @@ from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.kept_out import parse_kept_out
+from cmt_sdk.storage.references import Reference
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.system.disk import sha256_of
@@ -171,7 +172,10 @@ def _is_object(body: object) -> bool:
 def bad_settings(db: Connection) -> list[str]:
     """Return the names of settings that cannot be read."""
     rows = db.execute(
-        text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out')")
+        text(
+            "SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out',"
+            " 'objects')"
+        )
     ).all()
     bad = [r.name for r in rows if not _is_sound(r.name, str(r.value))]
     return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
@@ -289,8 +293,12 @@ CHECKS = (
 
 
 def damaged_memories(db: Connection, data: str = DATA_BYTES) -> Iterator[tuple[int, str]]:
-    """Yield each passage with a memory, and why that cannot be read; empty where it can."""
+    """Yield each passage with a memory, and why that cannot be read; empty where it can. What is an
+    object is left out.
+    """
     for row in db.execute(text(f"SELECT passage_id, {data} AS data FROM memories")):
+        if Reference.of(row.data):
+            continue
         try:
             unpack(row.data)
         except (StorageDamaged, StorageNewer) as error:

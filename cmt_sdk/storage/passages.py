@@ -21,6 +21,7 @@ from cmt_sdk.errors import (
 )
 from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.storage.connection import chunks
+from cmt_sdk.storage.objects import Objects
 from cmt_sdk.storage.rows import (
     ALIVE,
     PASSAGE,
@@ -29,7 +30,6 @@ from cmt_sdk.storage.rows import (
     passage_of,
     sound_text,
 )
-from cmt_sdk.storage.transactions import Transactions
 from cmt_sdk.types import (
     MIN_FIDELITY,
     CompressedPassage,
@@ -48,7 +48,7 @@ LAST_READ_RESOLUTION_S = 60.0
 log = logging.getLogger(__name__)
 
 
-class Passages(Transactions):
+class Passages(Objects):
     """The passages of one memory, with their compressed forms and embeddings."""
 
     _passage = PASSAGE  # the columns of a passage
@@ -89,9 +89,11 @@ class Passages(Transactions):
         Raises:
             ModelMismatch: another model made stored compressed passages; nothing is stored.
         """
-        data = {i: pack(made.compressed) for i, made in encoded.items() if not made.cold}
+        packed = {i: pack(made.compressed) for i, made in encoded.items() if not made.cold}
+        put = self._put_objects(packed)
         with self._write() as db:
             self._check_maker(db, fingerprint)
+            data = self._row_data(db, put, packed)
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}
             db.execute(
                 text("INSERT INTO fingerprints VALUES (:id, :body) ON CONFLICT DO NOTHING"), body
@@ -103,13 +105,14 @@ class Passages(Transactions):
                     text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}
                 ).first():
                     continue
-                sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data, :fidelity)"
-                if (packed := data.get(passage)) is not None:
-                    row = {"id": passage, "bytes": len(packed), "data": packed}
-                    db.execute(text(sql), values | row | {"fidelity": made.fidelity})
+                if passage in packed:
+                    row = {"id": passage, "bytes": len(packed[passage]), "data": data[passage]}
+                    db.execute(text(SAVING), values | row | {"fidelity": made.fidelity})
                 replaced += self._save_embedding(db, passage, made.embedding, fingerprint)
             if replaced:
                 self._bump_change_counter(db)
+        if put:
+            self._delete_left_over()
 
     @staticmethod
     def _check_maker(db: Connection, fingerprint: Fingerprint, *, reads: bool = False) -> None:
@@ -153,22 +156,20 @@ class Passages(Transactions):
         Raises:
             ModelMismatch: another model than `reader` made stored compressed passages.
         """
-        found: dict[int, CompressedPassage] = {}
         now = self.now().timestamp()
-        old = []
+        rows: list[Row[Any]] = []
         with self._read() as db:
             self._check_maker(db, reader, reads=True)
             for some in chunks(passage_ids):
                 sql = (
                     f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
                 )
-                for row in db.exec_driver_sql(sql):
-                    memory = memory_of(row.passage_id, row.data)
-                    if memory is None:
-                        continue
-                    found[row.passage_id] = memory
-                    if now - row.last_read > LAST_READ_RESOLUTION_S:
-                        old.append(row.passage_id)
+                rows += db.exec_driver_sql(sql)
+        bodies = self._bodies({row.passage_id: row.data for row in rows})
+        made = {passage: memory_of(passage, body) for passage, body in bodies.items()}
+        found = {passage: memory for passage, memory in made.items() if memory is not None}
+        last = ((row.passage_id, row.last_read) for row in rows)
+        old = [i for i, at in last if i in found and now - at > LAST_READ_RESOLUTION_S]
         self._note_reading(old, now)
         return found
 
@@ -199,14 +200,24 @@ class Passages(Transactions):
             JOIN passages p ON p.id = v.passage_id
             LEFT JOIN memories m ON m.passage_id = v.passage_id
                 JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
-        found = {}
+        rows: list[Row[Any]] = []
         with self._read() as db:
             for some in chunks(passage_ids):
-                for row in db.exec_driver_sql(f"{sql} ({some})"):
-                    embedding = np.frombuffer(row.key, "<f4").astype(np.float32)
-                    made = encoded_of(row, embedding)
-                    if cold or not made.cold:
-                        found[row.passage_id] = (made, fingerprint_of(row.body))
+                rows += db.exec_driver_sql(f"{sql} ({some})")
+        vectors = [np.frombuffer(row.key, "<f4").astype(np.float32) for row in rows]
+        return self._encodings(rows, vectors, cold=cold)
+
+    def _encodings(
+        self, rows: Sequence[Row[Any]], embeddings: Sequence[Vector], *, cold: bool
+    ) -> dict[int, tuple[Encoded, Fingerprint]]:
+        """Return what rows of vectors with their memories hold, by passage id."""
+        stored = {row.passage_id: row.data for row in rows if row.data is not None}
+        bodies = self._bodies(stored)
+        found = {}
+        for row, embedding in zip(rows, embeddings, strict=True):
+            made = encoded_of(row, bodies.get(row.passage_id), embedding)
+            if cold or not made.cold:
+                found[row.passage_id] = (made, fingerprint_of(row.body))
         return found
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
@@ -317,11 +328,18 @@ def _makers(db: Connection) -> list[Fingerprint]:
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
-def encoded_of(row: Row[Any], embedding: Vector) -> Encoded:
+# no "OR REPLACE": SQLite runs no trigger for a row that it replaces
+SAVING = """INSERT INTO memories (passage_id, last_read, bytes, data, fidelity)
+    VALUES (:id, :now, :bytes, :data, :fidelity)
+    ON CONFLICT (passage_id) DO UPDATE SET last_read = excluded.last_read, bytes = excluded.bytes,
+        data = excluded.data, fidelity = excluded.fidelity"""
+
+
+def encoded_of(row: Row[Any], body: bytes | None, embedding: Vector) -> Encoded:
     """Return what is stored of a passage; a cold one where its compressed form is missing or
     damaged.
     """
-    memory = None if row.data is None else memory_of(row.passage_id, row.data)
+    memory = None if body is None else memory_of(row.passage_id, body)
     if memory is None:
         return Encoded(CompressedPassage("", row.tokens, {}), embedding)
     return Encoded(memory, embedding, row.fidelity)

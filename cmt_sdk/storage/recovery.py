@@ -147,7 +147,7 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
             found.damaged.append(table)
     if "record_hash" not in _columns(old, "documents"):  # as bringing it up to date would
         seal(new.execute)
-    for name in ("settings", "erasure", "changes", "copies", "kept_out"):
+    for name in ("settings", "erasure", "changes", "copies", "kept_out", "objects"):
         with suppress(*Error):
             row = next(old.rows("SELECT name, value FROM settings WHERE name = ?", [name]), None)
             if row is not None:

@@ -19,7 +19,13 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from cmt_sdk.config.address import DatabaseAddress
-from cmt_sdk.errors import InvalidInput, MemoryNotFound, StorageDamaged, StorageLocked
+from cmt_sdk.errors import (
+    InvalidInput,
+    MemoryNotFound,
+    StorageDamaged,
+    StorageError,
+    StorageLocked,
+)
 from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.copies import BEFORE_REPAIR
@@ -218,6 +224,7 @@ def _repaired(folder: Path) -> Iterator[CheckResult]:
         with store._write() as db:
             for step in STEPS:
                 yield from step(db)
+            yield from _objects(store, db)
             if not is_consistent or checks.unlisted_words(db):
                 yield _rebuild_fts(db)
             yield from _index(db, folder)
@@ -251,6 +258,13 @@ def _settings(db: Connection) -> Iterator[CheckResult]:
                 False,
                 "the list of sources that stay out was damaged and is gone",
                 "give `cmt rm` or `cmt forget` these sources again, with --keep-out",
+            )
+        elif name == "objects":
+            yield CheckResult(
+                "objects",
+                False,
+                "their place was damaged and is gone: they are made again in another folder of it",
+                "delete what is left in the old one",
             )
         else:
             remedy = "set what you had changed: cmt config set"
@@ -325,6 +339,21 @@ def _encodings(db: Connection) -> Iterator[CheckResult]:
             f"{len(bad)} were damaged and are pending again: the text is still there",
             "cmt compress",
         )
+
+
+def _objects(store: SQLiteStore, db: Connection) -> Iterator[CheckResult]:
+    """Make the passages pending whose object is missing or cut short."""
+    try:
+        bad = store._damaged_objects(db)
+    except StorageError as error:
+        yield CheckResult("objects", False, str(error), "repair again once it can be reached")
+        return
+    for number in bad:
+        for table in ("memories", "vectors"):
+            db.execute(text(f"DELETE FROM {table} WHERE passage_id = :id"), {"id": number})
+    if bad:
+        detail = f"{len(bad)} were missing or damaged, and are pending again"
+        yield CheckResult("objects", True, detail, "cmt compress")
 
 
 def _rebuild_fts(db: Connection) -> CheckResult:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageNewer
+from cmt_sdk.storage.references import MARK, NAME_AT, SIZE
 from cmt_sdk.storage.rows import RECORD, record_hash
 from cmt_sdk.text.words import indexed
 
@@ -72,6 +73,19 @@ def index_words(execute: Execute) -> None:
         for number, heading, start, end in execute(spans, (key,)).fetchall() if found else ():
             insert_words(execute, number, f"{heading}\n{found[0][start:end]}")
 
+
+def _is_reference(row: str) -> str:
+    return f"length({row}.data) = {SIZE} AND substr({row}.data, 1, {len(MARK)}) = x'{MARK.hex()}'"
+
+
+def _name(row: str) -> str:
+    return f"lower(hex(substr({row}.data, {NAME_AT + 1})))"
+
+
+NAMED = f"""INSERT INTO objects (name, uses, token) SELECT {_name("new")}, 0, ''
+        WHERE NOT EXISTS (SELECT 1 FROM objects WHERE name = {_name("new")});
+    UPDATE objects SET uses = uses + 1, reserved_at = NULL WHERE name = {_name("new")};"""
+DROPPED = f"UPDATE objects SET uses = uses - 1, reserved_at = NULL WHERE name = {_name('old')};"
 
 MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     (
@@ -140,6 +154,16 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     ("CREATE INDEX by_living_scope ON documents (scope, expires_at, current) WHERE current",),
     # nothing changes: releases that do not know the codec of a fingerprint refuse the database
     (),
+    # objects, counted by whatever changes rows; releases that would not read them refuse the database
+    (
+        """CREATE TABLE objects (
+            name TEXT PRIMARY KEY, uses INTEGER NOT NULL, token TEXT NOT NULL, reserved_at REAL, taken_until REAL)""",
+        "CREATE INDEX unused_objects ON objects (name) WHERE uses = 0",
+        f"CREATE TRIGGER object_named AFTER INSERT ON memories WHEN {_is_reference('new')} BEGIN {NAMED} END",
+        f"CREATE TRIGGER object_dropped AFTER DELETE ON memories WHEN {_is_reference('old')} BEGIN {DROPPED} END",
+        f"CREATE TRIGGER object_named_again AFTER UPDATE OF data ON memories WHEN {_is_reference('new')} BEGIN {NAMED} END",
+        f"CREATE TRIGGER object_replaced BEFORE UPDATE OF data ON memories WHEN {_is_reference('old')} BEGIN {DROPPED} END",
+    ),
 )
 
 

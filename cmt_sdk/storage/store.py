@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
+from cmt_sdk.storage import driver
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checks import REPAIR, findings
 from cmt_sdk.storage.connection import chunks
@@ -21,7 +22,9 @@ from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.erasure import erase, traces_of
 from cmt_sdk.storage.full_text import FullText
 from cmt_sdk.storage.histories import Histories
+from cmt_sdk.storage.objects import ROW as OBJECTS
 from cmt_sdk.storage.passages import Passages
+from cmt_sdk.storage.references import SIZE
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.storage.work_locks import claimed
@@ -30,6 +33,7 @@ from cmt_sdk.types.vectors import ChangeCounters, Generation, VectorRows
 
 log = logging.getLogger(__name__)
 
+READ_TOGETHER = 16  # objects that a backup holds in RAM together
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id
     JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
@@ -44,6 +48,8 @@ class SQLiteStore(Histories, Passages, FullText, Copies):
         """Check files, database, index and compressed passages; return one result per check."""
         with self._read() as db:
             found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
+            if all(f.ok for f in found if f.check == "database"):
+                found += self._object_findings(db)
         if (
             all(f.ok for f in found if f.check in ("database", "full-text search"))
             and not self.fts_is_consistent()
@@ -83,8 +89,43 @@ class SQLiteStore(Histories, Passages, FullText, Copies):
             InvalidInput: the target is a file of an open memory.
         """
         return back_up(
-            self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only
+            self._folder,
+            target,
+            self._key,
+            overwrite=overwrite,
+            read_only=self.read_only,
+            complete=self._bring_objects,
         )
+
+    def _bring_objects(self, copy: driver.Connection) -> None:
+        """Put the compressed passages that are objects into the rows of a copy, which then needs
+        none. One whose object is damaged is left out, and made again when it is needed.
+        """
+        if not self._has_objects(copy):
+            return
+        copy.execute("BEGIN")
+        references = f"SELECT passage_id FROM memories WHERE length(data) = {SIZE}"
+        ids = [row[0] for row in copy.execute(references).fetchall()]
+        for first in range(0, len(ids), READ_TOGETHER):
+            some = ", ".join(map(str, ids[first : first + READ_TOGETHER]))
+            sql = f"SELECT passage_id, data FROM memories WHERE passage_id IN ({some})"
+            stored = dict(copy.execute(sql).fetchall())
+            bodies = self._bodies(stored)
+            for passage in stored:
+                if passage in bodies:
+                    row = (bodies[passage], passage)
+                    copy.execute("UPDATE memories SET data = ? WHERE passage_id = ?", row)
+                else:
+                    copy.execute("DELETE FROM memories WHERE passage_id = ?", (passage,))
+        copy.execute("DELETE FROM objects")
+        # a copy that is opened puts objects into a folder of its own
+        copy.execute("DELETE FROM settings WHERE name = ?", (OBJECTS,))
+        copy.execute("COMMIT")
+
+    @staticmethod
+    def _has_objects(copy: driver.Connection) -> bool:
+        recorded = "SELECT 1 FROM settings WHERE name = ?"
+        return copy.execute(recorded, (OBJECTS,)).fetchone() is not None
 
     def erase(self, wait: float) -> bool:
         """Erase deleted content from the database file and its log.

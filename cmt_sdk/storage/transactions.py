@@ -26,6 +26,11 @@ class Transactions(ABC):
     read_only: bool
 
     @property
+    def encrypted(self) -> bool:
+        """True where the package encrypts what is stored."""
+        return False
+
+    @property
     @abstractmethod
     def place(self) -> str:
         """The folder or the address of the database, for messages; it holds no password."""

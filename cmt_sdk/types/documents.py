@@ -191,6 +191,10 @@ class Receipt:
         at: When, in UTC.
         copies: Backups, archives and files set aside by a repair that still exist and may hold the
             erased text.
+        objects: The objects that were deleted, by their SHA-256: compressed passages in the place
+            of the setting `objects`. Without that setting there are none.
+        objects_unproven: Those of them whose bytes may still be there: the place reports versions,
+            and earlier ones cannot be deleted from here, or still has the object.
     """
 
     documents: Sequence[str]
@@ -202,6 +206,23 @@ class Receipt:
     complete: bool
     at: datetime
     copies: Sequence[str] = ()
+    objects: Sequence[str] = ()
+    objects_unproven: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedObjects:
+    """Objects that no passage needed any more, and that were deleted.
+
+    Attributes:
+        names: Their SHA-256, 64 hexadecimal digits each.
+        unproven: Those of them whose bytes may still be there; see `Receipt`.
+        left: How many are still to be deleted, since another process deletes them now.
+    """
+
+    names: Sequence[str] = ()
+    unproven: Sequence[str] = ()
+    left: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import re
 import pytest
 
 import cmt_sdk
-from cmt_sdk.config.settings import Settings, is_loopback
+from cmt_sdk.config.address import is_loopback
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.endpoint import KEY, LONGEST_LINE, Endpoint, without_thoughts
 from cmt_sdk.errors import GeneratorError, InvalidSetting
 from cmt_sdk.testing.fakes import open_fake

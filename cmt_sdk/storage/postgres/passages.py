@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,9 +17,8 @@ import numpy as np
 from sqlalchemy import Connection, text
 
 from cmt_sdk.storage.blob import pack
-from cmt_sdk.storage.passages import Passages, encoded_of
+from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.postgres.connection import Server
-from cmt_sdk.storage.rows import fingerprint_of
 from cmt_sdk.types import MIN_FIDELITY, Encoded, Filter, Fingerprint, Vector
 from cmt_sdk.types.vectors import Embeddings
 
@@ -74,6 +73,10 @@ class PostgresPassages(Passages, Server):
         EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id) AS ready,
         (SELECT m.fidelity FROM memories m WHERE m.passage_id = p.id) AS fidelity
         FROM {JOINED}"""
+    _lock_rows = " FOR UPDATE"
+
+    def _write_objects(self) -> AbstractContextManager[Connection]:
+        return self._write_if_free()
 
     @contextmanager
     def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
@@ -111,10 +114,11 @@ class PostgresPassages(Passages, Server):
             ModelMismatch: another model made stored compressed passages; nothing is stored.
         """
         now = self.now().timestamp()
+        packed = {i: b"" if made.cold else pack(made.compressed) for i, made in encoded.items()}
+        put = self._put_objects(packed)
         rows = []
         for passage, made in sorted(encoded.items()):  # two that save at once lock in one order
-            data = b"" if made.cold else pack(made.compressed)
-            row = {"id": passage, "now": now, "bytes": len(data), "data": data}
+            row = {"id": passage, "now": now, "bytes": len(packed[passage])}
             row |= {"fidelity": made.fidelity, "by": fingerprint.id}
             rows.append(row | {"embedding": vector_text(made.embedding)})
         with self._write_if_free() as db:
@@ -125,11 +129,14 @@ class PostgresPassages(Passages, Server):
             ids = [row["id"] for row in rows]
             lock = text("SELECT id FROM passages WHERE id = ANY(:ids) ORDER BY id FOR KEY SHARE")
             here = set(db.execute(lock, {"ids": ids}).scalars())
-            left = [row for row in rows if row["id"] in here]
+            data = self._row_data(db, put, packed)
+            left = [row | {"data": data[row["id"]]} for row in rows if row["id"] in here]
             with_data = [row for row in left if row["data"]]  # the others are cold
             for sql, some in zip(SAVING, (with_data, left, left), strict=True):
                 if some:
                     db.execute(text(sql), some)
+        if put:
+            self._delete_left_over()
 
     def _enter(self, db: Connection, fingerprint: Fingerprint) -> None:
         """Record a fingerprint. Two models that begin at once wait for each other."""
@@ -152,13 +159,9 @@ class PostgresPassages(Passages, Server):
             FROM vectors v JOIN passages p ON p.id = v.passage_id
             LEFT JOIN memories m ON m.passage_id = v.passage_id
             JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id = ANY(:ids)"""
-        found = {}
         with self._read() as db:
-            for row in db.execute(text(sql), {"ids": list(passage_ids)}):
-                made = encoded_of(row, vector_of(row.embedding))
-                if cold or not made.cold:
-                    found[row.passage_id] = (made, fingerprint_of(row.body))
-        return found
+            rows = db.execute(text(sql), {"ids": list(passage_ids)}).all()
+        return self._encodings(rows, [vector_of(row.embedding) for row in rows], cold=cold)
 
     def choose(self, filter: Filter) -> Collection[int]:
         """Return the ids of the passages of current documents that fit a filter, as they are when

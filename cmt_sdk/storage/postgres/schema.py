@@ -10,7 +10,7 @@ from cmt_sdk.errors import StorageNewer
 from cmt_sdk.system.extras import unusable
 
 SCHEMA = "cmt"
-REVISIONS = ("0001",)  # of migrations/versions, oldest first
+REVISIONS = ("0001", "0002")  # of migrations/versions, oldest first
 MIGRATING = 0x636D7401  # the number of the lock that one migration holds
 
 

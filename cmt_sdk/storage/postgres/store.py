@@ -32,8 +32,6 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
     Implements ports.Store. PostgresIndex searches its embeddings.
     """
 
-    encrypted = False
-
     def stats(self) -> Stats:
         """Return the store in numbers. Expired documents are not counted; their passages are not
         pending. The bytes of the tables are those of all scopes.
@@ -137,6 +135,7 @@ class PostgresStore(PostgresDocuments, PostgresPassages, PostgresFullText):
                 detail = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
                 yield CheckResult(check.name, not bad, detail, "restore a backup" if bad else "")
         yield checks.memories(db, "data")
+        yield from self._object_findings(db)
         yield checks.pending(db, self.now().timestamp())
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:  # noqa: ARG002
