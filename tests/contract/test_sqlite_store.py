@@ -472,7 +472,7 @@ def test_a_later_database_is_refused(tmp_path):
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
     with pytest.raises(
-        StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 8: update cmt-sdk"
+        StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 9: update cmt-sdk"
     ):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
