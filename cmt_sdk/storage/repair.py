@@ -19,13 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from cmt_sdk.config.address import DatabaseAddress
-from cmt_sdk.errors import (
-    InvalidInput,
-    MemoryNotFound,
-    StorageDamaged,
-    StorageError,
-    StorageLocked,
-)
+from cmt_sdk.errors import InvalidInput, MemoryNotFound, StorageDamaged, StorageError, StorageLocked
 from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.copies import BEFORE_REPAIR
@@ -260,12 +254,8 @@ def _settings(db: Connection) -> Iterator[CheckResult]:
                 "give `cmt rm` or `cmt forget` these sources again, with --keep-out",
             )
         elif name == "objects":
-            yield CheckResult(
-                "objects",
-                False,
-                "their place was damaged and is gone: they are made again in another folder of it",
-                "delete what is left in the old one",
-            )
+            detail = "their place was damaged and is gone: they are made again in another folder"
+            yield CheckResult("objects", False, detail, "delete the old folder")
         else:
             remedy = "set what you had changed: cmt config set"
             yield CheckResult(
