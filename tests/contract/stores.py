@@ -3,6 +3,7 @@
 To run the suite over another implementation of ports.Store, add a function to STORES that opens it.
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -74,6 +75,14 @@ def save_all(store: Store, fingerprint: Fingerprint = FINGERPRINT) -> list[int]:
     ids = [p.id for p in store.pending(1_000)]
     store.save({i: encoded(i) for i in ids}, fingerprint)
     return ids
+
+
+def drop_objects(db: sqlite3.Connection) -> None:
+    """Take out of a database what schema 9 has added."""
+    named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'object%'"
+    for (name,) in db.execute(named).fetchall():
+        db.execute(f"DROP TRIGGER {name}")
+    db.execute("DROP TABLE objects")
 
 
 def found(store: Store, query: str, **conditions: object) -> list[str]:

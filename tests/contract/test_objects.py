@@ -21,7 +21,7 @@ from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import DeletedObjects, Filter
 from tests.contract.places import big, files_in, put_big
-from tests.contract.stores import GENOA, LISBON, STORES, OpenStore, encoded, put
+from tests.contract.stores import GENOA, LISBON, STORES, OpenStore, drop_objects, encoded, put
 
 pytest.importorskip("obstore", reason="needs the extra objects")
 CACHE = 10_000_000
@@ -346,11 +346,7 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path, place)
         (passage,) = store.passages_of(document.id)
         store.save({passage.id: big()}, FINGERPRINT)
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
-        for (name,) in db.execute(
-            "SELECT name FROM sqlite_master WHERE name LIKE 'object%' AND type = 'trigger'"
-        ).fetchall():
-            db.execute(f"DROP TRIGGER {name}")
-        db.execute("DROP TABLE objects")
+        drop_objects(db)
         db.execute("PRAGMA user_version = 8")
         db.commit()
     with closing(SQLiteStore(tmp_path / "notes")) as store:

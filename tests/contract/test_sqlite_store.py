@@ -30,6 +30,7 @@ from tests.contract.stores import (
     GENOA,
     LISBON,
     Clock,
+    drop_objects,
     encoded,
     found,
     put,
@@ -486,6 +487,7 @@ def test_memories_of_schema_2_have_no_fidelity(store, tmp_path):
     a, b = save_all(store)
     store.close()
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        drop_objects(db)
         db.execute("DROP INDEX by_any_content")
         db.execute("DROP INDEX by_living_scope")
         db.execute("DROP INDEX by_fidelity")
