@@ -20,6 +20,7 @@ NOT_RUN = {
         "needs a running server",
         "starts a server on all interfaces",
     ],
+    "docs/how-to/object-storage.md": ["needs a bucket"],
     "docs/postgres.md": ["needs a Postgres server"] * 2,
     "docs/how-to/train.md": ["takes minutes to hours", "needs the adapter"],
 }
