@@ -368,8 +368,8 @@ class Objects(Recorded):
         """
         found: dict[str, bytes | str] = {}
         for name, reference in references.items():
-            if (body := self._cache.get(reference)) is not None:
-                found[name] = body
+            if (kept := self._cache.get(reference)) is not None:
+                found[name] = kept
         missing = [r for name, r in references.items() if name not in found]
         if not missing:
             return found
