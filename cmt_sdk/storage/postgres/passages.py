@@ -118,7 +118,7 @@ class PostgresPassages(Passages, Server):
         put = self._put_objects(packed)
         rows = []
         for passage, made in sorted(encoded.items()):  # two that save at once lock in one order
-            row = {"id": passage, "now": now, "bytes": len(packed[passage])}
+            row: dict[str, Any] = {"id": passage, "now": now, "bytes": len(packed[passage])}
             row |= {"fidelity": made.fidelity, "by": fingerprint.id}
             rows.append(row | {"embedding": vector_text(made.embedding)})
         with self._write_if_free() as db:
