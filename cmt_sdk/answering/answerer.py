@@ -162,10 +162,11 @@ class Answerer:
         The best passage is read again if it is a short note among others, whose words small models
         mix up, or if the words of the answer stand only in one that fits the question far less. A
         probable answer is not given up for "I don't know.": a note alone often leaves out what the
-        others make clear.
+        others make clear. Of a conversation's statements none is read again alone, as their order
+        tells which of them holds.
         """
         is_far = answer.gap_nats >= REREAD_GAP_NATS and not abstains(answer.text)
-        if not (is_far or _is_note_among_others(matches)):
+        if newest.is_statement(matches[0]) or not (is_far or _is_note_among_others(matches)):
             return answer
         text, usage = self._read_to_end(ask, answer.kind, matches[:1], times)
         again = traced_answer(ask, answer.kind, matches, text, answer.usage.followed_by(usage))

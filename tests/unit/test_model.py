@@ -377,6 +377,27 @@ def test_the_best_short_note_is_read_again_alone(tmp_path, together, alone, text
         assert "".join(streamed) == text
 
 
+def test_statements_of_a_conversation_are_read_together_and_in_the_order_of_time(tmp_path):
+    """None is read again alone, though that would be surer; the best match may be any of them."""
+    read = []
+
+    class Reader(FakeReader):
+        """Is surer of one text than of several."""
+
+        def read(self, prompt, max_tokens):
+            """The last text."""
+            read.append(list(prompt.texts))
+            yield Piece(prompt.texts[-1])
+            yield Piece("", Usage(1, 1, 1 / len(prompt.texts), 0.0, 0.0, 0.0))
+
+    stated = ["The museum is in Lisbon.", "Ann drinks green tea.", "It is in Genoa."]
+    with open_fake(tmp_path, engine=FakeEngine(reader=Reader())) as memory:
+        for text in stated:
+            memory.add(text, metadata={"role": "user"})
+        memory.model.ask("Where is the museum?", reader="text")
+    assert read == [stated]
+
+
 def test_longer_passages_are_read_once(tmp_path, monkeypatch):
     """They name their subjects: the reader tells them apart."""
     reads = []
