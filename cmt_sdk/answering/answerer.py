@@ -162,10 +162,10 @@ class Answerer:
         The best passage is read again if it is a short note among others, whose words small models
         mix up, or if the words of the answer stand only in one that fits the question far less. A
         probable answer is not given up for "I don't know.": a note alone often leaves out what the
-        others make clear. Nor is one given up that is from a newer statement of the same thing.
+        others make clear.
         """
         is_far = answer.gap_nats >= REREAD_GAP_NATS and not abstains(answer.text)
-        if not (is_far or _is_note_among_others(matches)) or self._is_newer_value(answer):
+        if not (is_far or _is_note_among_others(matches)):
             return answer
         text, usage = self._read_to_end(ask, answer.kind, matches[:1], times)
         again = traced_answer(ask, answer.kind, matches, text, answer.usage.followed_by(usage))
@@ -173,15 +173,6 @@ class Answerer:
         if again.probability > answer.probability and not gives_up:
             return again
         return replace(answer, usage=usage.followed_by(answer.usage))
-
-    def _is_newer_value(self, answer: TracedAnswer) -> bool:
-        """Whether an answer is from a statement that supersedes the best match."""
-        holder = first_of(answer.found)
-        best = answer.matches[0]
-        if holder is None or not newest.is_newer(answer.matches[holder], best):
-            return False
-        [score] = self._retriever.supersession.scores([(best, answer.matches[holder])])
-        return score is not None and score >= newest.LEAST
 
     def read_auto(
         self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
@@ -269,7 +260,8 @@ class Answerer:
     def _stream(
         self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> Iterator[Piece]:
-        passages = [m.passage for m in newest.in_reading_order(matches)]
+        # the best one last: the reader reads best what is nearest to the question
+        passages = [m.passage for m in reversed(matches)]
         prompt = _prompt(ask, matches)
         if kind == "none":
             prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)

@@ -98,7 +98,11 @@ def reminders(matches: Iterable[Match], kept: str | None) -> list[Match]:
 
 
 def _notes(matches: Sequence[Match]) -> list[Note]:
-    """The notes as they are read."""
+    """The notes as they are read: statements as they were made, so that of one day the last one is
+    the latest; else the best one last, because a model reads best what is nearest to the question.
+    """
+    spoken = all(newest.is_statement(m) for m in matches)
+    ordered = sorted(matches, key=newest.stated_at) if spoken else reversed(matches)
     return [
         Note(
             render_passage(m.passage),
@@ -107,7 +111,7 @@ def _notes(matches: Sequence[Match]) -> list[Note]:
             str(m.document.metadata.get(DAYS) or ""),
             m.superseded_by is not None,
         )
-        for m in newest.in_reading_order(matches)
+        for m in ordered
     ]
 
 

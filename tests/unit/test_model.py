@@ -377,33 +377,6 @@ def test_the_best_short_note_is_read_again_alone(tmp_path, together, alone, text
         assert "".join(streamed) == text
 
 
-@pytest.mark.parametrize(("score", "answer"), [(0.8, "Genoa"), (-0.8, "Lisbon"), (None, "Lisbon")])
-def test_a_newer_statement_is_not_overruled_by_the_best_one_alone(
-    tmp_path, monkeypatch, score, answer
-):
-    """Unless it is of something else. All are read in the order of time."""
-    read = []
-
-    class Reader(FakeReader):
-        """Answers from the last text, and is surer of one text than of several."""
-
-        def read(self, prompt, max_tokens):
-            """The last word."""
-            read.append(list(prompt.texts))
-            yield Piece(prompt.texts[-1].split()[-1].rstrip("."))
-            yield Piece("", Usage(1, 1, 1 / len(prompt.texts), 0.0, 0.0, 0.0))
-
-    scores = lambda _, pairs: [score for _ in pairs]  # noqa: E731
-    monkeypatch.setattr("cmt_sdk.retrieval.supersession.Supersession.scores", scores)
-    stated = ["The museum is in Lisbon.", "Ann drinks green tea.", "It is in Genoa."]
-    with open_fake(tmp_path, engine=FakeEngine(reader=Reader())) as memory:
-        for text in stated:
-            memory.add(text, metadata={"role": "user"})
-        found = memory.model.ask("Where is the museum?", reader="text")
-    assert read[0] == stated
-    assert found.text == answer
-
-
 def test_longer_passages_are_read_once(tmp_path, monkeypatch):
     """They name their subjects: the reader tells them apart."""
     reads = []

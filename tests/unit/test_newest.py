@@ -12,7 +12,6 @@ from cmt_sdk.types import Document, Match, Passage, Piece, Usage
 from cmt_sdk.understanding.newest import (
     asks_for_before,
     contested,
-    in_reading_order,
     is_same_fact,
     newest_first,
     oldest_first,
@@ -40,20 +39,6 @@ def test_time_is_the_named_day_then_the_moment_then_the_order_of_storing():
     said = match(2, minutes=1)
     again = match(3, minutes=1)
     assert stated_at(note) < stated_at(said) < stated_at(again)
-
-
-def test_statements_are_read_last_and_in_the_order_of_time():
-    """Passages of files come before them, the best one last."""
-    user = {"role": "user"}
-    found = [
-        match(1, minutes=7, metadata=user),
-        match(2),
-        match(3, minutes=9, metadata=user),
-        match(4, minutes=-5, metadata=user),
-        match(5, minutes=8),
-    ]
-    assert [m.passage.id for m in in_reading_order(found)] == [5, 2, 4, 1, 3]
-    assert [m.passage.id for m in found] == [1, 2, 3, 4, 5]
 
 
 def test_what_is_near_the_best_passage_is_compared_with_it():

@@ -90,16 +90,6 @@ def in_order(one: Match, other: Match) -> tuple[Match, Match]:
     return (one, other) if stated_at(one) < stated_at(other) else (other, one)
 
 
-def in_reading_order(matches: Sequence[Match]) -> list[Match]:
-    """The matches as a reader gets them: what is nearest to the question is read best, so the best
-    one is last; but the statements of a conversation come after all others and in the order in
-    which they were stated, so that the latest word is the last.
-    """
-    statements = [m for m in matches if is_statement(m)]
-    others = [m for m in reversed(matches) if not is_statement(m)]
-    return [*others, *sorted(statements, key=stated_at)]
-
-
 def _apart(one: Match, other: Match) -> float:
     if one.likelihood is None or other.likelihood is None:
         return 0.0
