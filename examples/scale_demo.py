@@ -8,6 +8,7 @@ receipt, and stops all.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -105,6 +106,7 @@ def database(folder: Path) -> Iterator[str]:
 @contextmanager
 def bucket() -> Iterator[str]:
     """The address of an empty bucket on a double of S3, to which the environment leads."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line per request
     double = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     double.start()
     url = "http://{}:{}".format(*double.get_host_and_port())

@@ -203,6 +203,12 @@ class ReceiptValue(ResponseValue):
     bytes_freed: int
     files_scanned: list[str]
     traces_found: int
+    objects: list[str] = Field(
+        [], description="Deleted objects of the object storage, by their SHA-256."
+    )
+    objects_unproven: list[str] = Field(
+        [], description="Those of them of which the storage may keep earlier versions."
+    )
     complete: bool = Field(
         description="False while another process reads the previous state; the rest comes later."
     )
