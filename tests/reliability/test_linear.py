@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -111,8 +111,6 @@ def count(texts: Sequence[str]) -> list[int]:
 def seconds(path: Path, text: str) -> float:
     """Processor time from the file to its passages and the words that are searched."""
     path.write_text(text, encoding="utf-8", newline="")
-    gc.collect()
-    gc.freeze()  # what other tests have left is not looked at again meanwhile
     start = time.process_time()
     try:
         document = read_document(path)
@@ -121,10 +119,16 @@ def seconds(path: Path, text: str) -> float:
         indexed(document.text)
     except InvalidInput:  # nested too deep, or nothing in it: to say so costs no more
         pass
-    finally:
-        took = time.process_time() - start
-        gc.unfreeze()
-    return took
+    return time.process_time() - start
+
+
+@pytest.fixture(autouse=True)
+def _apart_from_other_tests() -> Iterator[None]:
+    """What they have left in memory is not looked at again and again meanwhile."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def check(path: Path, shape: Shape, enough: float) -> None:
