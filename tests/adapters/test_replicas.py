@@ -56,13 +56,23 @@ class Replica:
         variables = {**os.environ, "CMT_MEMORY": address, "CMT_TOKEN": "", "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
         self.url = ""
+        self._reading = None
 
     def wait(self):
         """Wait until it listens."""
         line = self.process.stderr.readline()
         self.url = line.split(" at ")[1].split(";")[0]
         # what it logs is read, so that it never waits for its reader
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        self._reading = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._reading.start()
+
+    def end(self):
+        """Kill it, if it still runs."""
+        self.process.kill()
+        self.process.wait()
+        if self._reading is not None:
+            self._reading.join()
+        self.process.stderr.close()
 
     def post(self, path, body):
         """What it answers."""
@@ -90,8 +100,7 @@ def replicas():
     finally:
         guard.cancel()
         for replica in both:
-            replica.process.kill()
-            replica.process.wait()
+            replica.end()
 
 
 def test_replicas_share_a_memory_and_outlive_each_other(replicas):

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -26,6 +27,15 @@ TOKEN = "swordfish-0123456789"  # noqa: S105 - of a server that lives for a test
 SECRET = "zanzibarquartz"  # noqa: S105 - a word
 CHAT = {"model": "cmt", "messages": [{"role": "user", "content": "Where does the boat lie?"}]}
 GENOA = "The boat lies in the harbour of Genoa."
+
+
+@pytest.fixture(autouse=True)
+def _only_this_server_ends(monkeypatch):
+    """A signal to one server ends the event streams of all servers in a process, those of MCP in
+    other tests too.
+    """
+    if (streams := sys.modules.get("sse_starlette.sse")) is not None:
+        monkeypatch.setattr(streams.AppStatus, "should_exit", False)
 
 
 @pytest.fixture
