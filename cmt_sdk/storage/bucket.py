@@ -49,8 +49,15 @@ log = logging.getLogger(__name__)
 _users: set[int] = set()  # the processes that have used obstore; a fork has its parent in it
 
 
+def is_missing(location: str) -> bool:
+    """Whether an address is that of a folder that does not exist, as of a disk not mounted."""
+    folder = folder_of(location)
+    return folder is not None and not folder.exists()
+
+
 def open_store(location: str) -> ObjectStore:
-    """Return obstore's store for an address, with credentials from the environment.
+    """Return obstore's store for an address, with credentials from the environment. A folder is
+    made where there is none.
 
     Raises:
         MissingExtra: the extra `objects` is not installed.
@@ -64,8 +71,7 @@ def open_store(location: str) -> ObjectStore:
 
     with _translated(location):
         if (folder := folder_of(location)) is not None:
-            if not folder.exists():
-                folder.mkdir(mode=0o700, parents=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return obstore.store.LocalStore(folder)
         http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1")
         try:
@@ -95,6 +101,8 @@ class Bucket:
     def __init__(self, location: str, folder: str) -> None:
         self.location = location
         self._folder = folder
+        if folder and is_missing(location):  # not made: a disk may be mounted there later
+            raise self._lost()
         self._store = open_store(location)
         self._disk = folder_of(location)
 
@@ -155,10 +163,13 @@ class Bucket:
         mounted, another bucket.
         """
         if not self.is_there():
-            raise StorageError(
-                f"{self.location} holds no objects of this memory ({self._folder}): mount the disk,"
-                " or bring the bucket back; nothing was changed"
-            )
+            raise self._lost()
+
+    def _lost(self) -> StorageError:
+        return StorageError(
+            f"{self.location} holds no objects of this memory ({self._folder}): mount the disk, or"
+            " bring the bucket back; nothing was changed"
+        )
 
     # -- single objects
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, TextClause, bindparam, text
 
 from cmt_sdk.config.settings import objects_dir
 from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageError
-from cmt_sdk.storage.bucket import Bucket
+from cmt_sdk.storage.bucket import Bucket, is_missing
 from cmt_sdk.storage.object_cache import ObjectCache
 from cmt_sdk.storage.recorded import Recorded
 from cmt_sdk.storage.references import LARGE, SIZE, Reference
@@ -295,7 +295,9 @@ class Objects(Recorded):
         """
         with self._read() as db:
             known = db.execute(text("SELECT 1 FROM objects LIMIT 1")).first()
-        if known is not None and not Bucket(location, place.folder).is_there():
+        if known is None:
+            Bucket(location, "")  # an address that cannot be used is refused now
+        elif is_missing(location) or not Bucket(location, place.folder).is_there():
             raise InvalidSetting(
                 f"objects={location!r}: the objects of this memory are in {place.location}, folder"
                 f" {place.folder}: bring that folder there first, or copy the memory (`cmt copy`)"

@@ -72,6 +72,21 @@ def test_a_memory_answers_from_objects_and_records_where_they_are(tmp_path, plac
         assert memory.stats().compressed == 1
 
 
+def test_a_disk_that_is_not_mounted_is_left_as_it_is(tmp_path, place):
+    """No folder is made in its place; with the disk back the memory answers again."""
+    pytest.importorskip("obstore")
+    settings = {"objects": f"file://{place}", "object_cache": 0}
+    with open_large(tmp_path / "notes", **settings) as memory:
+        memory.add(TRIP)
+    place.rename(tmp_path / "away")
+    with open_large(tmp_path / "notes") as memory, pytest.raises(StorageError, match="mount"):
+        memory.ask("Where is the museum?")
+    assert not place.exists()
+    (tmp_path / "away").rename(place)
+    with open_large(tmp_path / "notes") as memory:
+        assert memory.ask("Where is the museum?").text == TRIP
+
+
 def test_a_receipt_names_the_objects_that_were_deleted(tmp_path, place):
     """And the cache of this machine has them no longer."""
     pytest.importorskip("obstore")
